@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_STRATEGY_BATCH_HPP
+#define IDEM_STRATEGY_BATCH_HPP
+
+// Several messages at once: which of them are the same, and what a duplicate in the batch comes to.
+
+#include <idem/strategy/strategy.hpp>
+
+#include <cstddef>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace idem::inline v0::detail {
+
+/// For each request the index of the first one of the same key: its own where it is the first.
+inline std::vector<std::size_t> first_of_each_key(std::span<const Request> requests) {
+    std::map<std::pair<std::string_view, std::string_view>, std::size_t> seen;
+    std::vector<std::size_t> firsts;
+    firsts.reserve(requests.size());
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        const auto& key = requests[i].key;
+        firsts.push_back(seen.try_emplace({key.scope, key.id}, i).first->second);
+    }
+    return firsts;
+}
+
+/// What a duplicate within the batch comes to, once the first of its key is decided: it follows the
+/// first, and another payload is a conflict, the first wins (semantics.md 6.7).
+inline Verdict follow(const Verdict& first,
+                      const std::string& result,
+                      const Request& leader,
+                      const Request& duplicate) {
+    const bool done = first.status == Status::executed || first.status == Status::replayed ||
+                      first.status == Status::skipped;
+    Verdict verdict;
+    if (done && duplicate.fingerprint.conflicts_with(leader.fingerprint)) {
+        verdict.status = Status::conflict;
+        return verdict;
+    }
+    if (first.status != Status::executed) {
+        return first;
+    }
+    verdict.status = is_omitted(result) ? Status::skipped : Status::replayed;
+    verdict.bytes = result;
+    return verdict;
+}
+
+} // namespace idem::inline v0::detail
+
+#endif // IDEM_STRATEGY_BATCH_HPP

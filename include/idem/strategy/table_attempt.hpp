@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_STRATEGY_TABLE_ATTEMPT_HPP
+#define IDEM_STRATEGY_TABLE_ATTEMPT_HPP
+
+// One transaction of one message, from the claim to the commit, and what is charged for a failure.
+
+#include <idem/detail/failpoint.hpp>
+#include <idem/detail/siphash.hpp>
+#include <idem/heartbeat.hpp>
+#include <idem/strategy/strategy.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <thread>
+#include <variant>
+
+namespace idem::inline v0 {
+
+namespace detail {
+
+/// A pause before a rerun, different for each of those that just collided.
+inline void pause_before_rerun(unsigned rerun, const Key& key) {
+    const auto seed = static_cast<std::uint64_t>(BootClock::now().time_since_epoch().count());
+    const auto random = siphash128(key.id, seed, rerun).low % 1'000;
+    std::this_thread::sleep_for(std::chrono::microseconds{random << (rerun < 6 ? rerun : 6)});
+}
+
+/// How one transaction ended.
+struct Attempted {
+    bool again = false; ///< conflicted: run it all again
+    Verdict verdict{};
+};
+
+/// Completes and commits what the handler did. A StoreError is the store's and goes on; anything
+/// else is the handler's own failure: its posted statement, a deferred constraint, a transaction
+/// that it broke.
+template <class Tx>
+std::exception_ptr seal(Tx& tx, const ClaimRequest& asked, const std::string& result) {
+    try {
+        IDEM_FAILPOINT("table: before complete");
+        tx.complete(asked, result);
+        IDEM_FAILPOINT("table: before commit");
+        tx.commit();
+        IDEM_FAILPOINT("table: after commit");
+        return nullptr;
+    } catch (const StoreError&) {
+        if (!tx.conflicted()) {
+            throw;
+        }
+        return std::current_exception();
+    } catch (...) {
+        return std::current_exception();
+    }
+}
+
+/// One transaction of one message, from the claim to the commit, or rolled back.
+template <class Tx>
+Attempted attempt_in(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
+    Attempted end;
+    std::exception_ptr error;
+    bool done = false;
+    try {
+        auto claim = tx.claim(asked);
+        IDEM_FAILPOINT("table: after claim");
+        const auto* won = std::get_if<Claimed<std::monostate>>(&claim);
+        if (won == nullptr) {
+            tx.rollback();
+            end.verdict = verdict_of(std::move(claim));
+            return end;
+        }
+        end.verdict.attempts = won->attempt;
+        done = run_handler(work, tx, error);
+    } catch (const StoreError&) {
+        if (!tx.conflicted()) {
+            throw;
+        }
+    }
+    if (done) {
+        error = seal(tx, asked, work.result());
+        done = error == nullptr;
+    }
+    if (!done) {
+        end.again = tx.conflicted();
+        tx.rollback();
+        end.verdict = failed_verdict(std::move(error), end.verdict.attempts);
+    }
+    return end;
+}
+
+inline Verdict conflicted_verdict(const char* advice) {
+    auto verdict =
+        failed_verdict(std::make_exception_ptr(StoreError(Fault::unavailable, advice)), 0);
+    verdict.fault = Fault::unavailable;
+    return verdict;
+}
+
+/// Counts a failed attempt, unless the handler's exception says not to.
+template <class S>
+void charge(S& store, const ClaimRequest& asked, const Verdict& verdict) noexcept {
+    if (!holds<RetryLater>(verdict.error) && !holds<Unprocessable>(verdict.error)) {
+        store.record_failure(asked, what_of(verdict.error));
+    }
+}
+
+/// Of a delivery that was delivered before: answers what is decided already, without the handler's
+/// transaction, and charges the attempt before it, so that crash loops end (semantics.md 3.3).
+/// True: `verdict` is the answer.
+template <class S>
+bool look_first(S& store, ClaimRequest& asked, Verdict& verdict) {
+    auto look = [&] {
+        if constexpr (PeekingStore<S>) {
+            return store.peek(asked);
+        } else {
+            auto tx = store.begin();
+            auto claim = tx.claim(asked);
+            tx.rollback();
+            return claim;
+        }
+    };
+    auto claim = look();
+    if (!std::holds_alternative<Claimed<std::monostate>>(claim)) {
+        verdict = verdict_of(std::move(claim));
+        return true;
+    }
+    if (asked.max_attempts > 0) {
+        store.record_failure(asked, "delivered again without an outcome");
+        ++asked.max_attempts; // this very attempt is in the count now
+    }
+    return false;
+}
+
+} // namespace detail
+
+} // namespace idem::inline v0
+
+#endif // IDEM_STRATEGY_TABLE_ATTEMPT_HPP
