@@ -67,7 +67,7 @@ public:
         }
     }
     template <class Message = detail::Deduced, class KeyOf, class Handler>
-    void wrap(KeyOf, Handler) const {
+    auto wrap(KeyOf, Handler) const {
         static_assert(detail::NamesScope<KeyOf>,
                       "idem: wrap needs the handler's scope first: wrap(scope, key_of, handler)");
     }

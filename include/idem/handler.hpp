@@ -40,6 +40,9 @@ constexpr Covers least_covers() {
     return covers;
 }
 
+template <class T> inline constexpr bool is_span = false;
+template <class T, std::size_t N> inline constexpr bool is_span<std::span<T, N>> = true;
+
 } // namespace detail
 
 /// A handler bound to its scope, key function, strategy and store. Made by
@@ -104,9 +107,11 @@ public:
         requires(shareable&& batches) {
         return Call::batch(site_, key_of_, handler_, messages, stop, facts);
     }
-    template <class... Arguments>
-        requires(!batches)
-    void batch(Arguments&&...) const {
+    // Of a deduced type, so that its sentence is the first error. Not for a span, with which concepts
+    // ask whether there are batches.
+    template <class Messages, class... Rest>
+        requires(!batches && !detail::is_span<std::remove_cvref_t<Messages>>)
+    auto batch(Messages&&, Rest&&...) const {
         static_assert(BatchStrategyFor<Strategy, Store>,
                       "idem: batch() needs a BatchStore and a strategy that runs spans");
     }

@@ -93,6 +93,7 @@ struct HandlerCall {
             }
             auto request = request_of(site, identities.back(), stop);
             if (auto refused = refusal(request)) {
+                tell(site, request.key, *refused, false, start_of(site));
                 verdicts[i] = std::move(*refused);
                 continue;
             }
@@ -102,9 +103,11 @@ struct HandlerCall {
         }
         const auto started = start_of(site);
         if (!of.empty()) {
-            auto answers = site.strategy.run(*site.store,
-                                             std::span<const Request>(requests),
-                                             std::span<const Work<Context>>(works));
+            auto answers = told(site, requests, started, [&] {
+                return site.strategy.run(*site.store,
+                                         std::span<const Request>(requests),
+                                         std::span<const Work<Context>>(works));
+            });
             for (std::size_t n = 0; n < of.size(); ++n) {
                 verdicts[of[n]] = std::move(answers[n]);
                 tell(site, requests[n].key, verdicts[of[n]], bounds[of[n]].omitted, started);
@@ -155,14 +158,8 @@ private:
         const auto started = start_of(site);
         auto verdict = refusal(request);
         if (!verdict) {
-            try {
-                verdict = run(request, Work<Context>(bound));
-            } catch (const StoreError& error) {
-                auto failed = failed_verdict(std::current_exception(), 0);
-                failed.fault = error.fault();
-                tell(site, request.key, failed, false, started);
-                throw;
-            }
+            verdict = told(
+                site, {&request, 1}, started, [&] { return run(request, Work<Context>(bound)); });
         }
         tell(site, request.key, *verdict, bound.omitted, started);
         return outcome_of(std::move(*verdict), bound);
@@ -205,7 +202,12 @@ private:
     }
     template <class AnyBound>
     static Answer outcome_of(Verdict verdict, AnyBound& bound) {
-        if (verdict.status != Status::replayed) { // also a failure value is the caller's to see
+        if (verdict.status != Status::replayed) {
+            const bool failure_value = // the caller's to see
+                FailureValued<result_type> && verdict.status == Status::failed && !verdict.error;
+            if (verdict.status != Status::executed && !failure_value) {
+                bound.value.reset(); // of a run that was rolled back
+            }
             return Answer(std::move(verdict), std::move(bound.value));
         }
         if constexpr (std::is_void_v<result_type>) {
@@ -224,6 +226,21 @@ private:
             return Codec<result_type>::decode(std::string_view(stored).substr(1));
         } catch (...) {
             return {};
+        }
+    }
+    /// A store's failure goes on to the caller, and the observer is told of it.
+    template <class Step>
+    static auto
+    told(const Site& site, std::span<const Request> requests, Time started, const Step& step) {
+        try {
+            return step();
+        } catch (const StoreError& error) {
+            auto failed = failed_verdict(std::current_exception(), 0);
+            failed.fault = error.fault();
+            for (const auto& request : requests) {
+                tell(site, request.key, failed, false, started);
+            }
+            throw;
         }
     }
     static Time start_of(const Site& site) {

@@ -33,6 +33,8 @@ class Observer {
 public:
     virtual void on(const Event&) noexcept = 0;
     virtual void settled(const Settlement&, Settled) noexcept {}
+    /// The broker could not be asked; run() asks again after a back-off.
+    virtual void source_failed(const StoreError&) noexcept {}
 
 protected:
     ~Observer() = default;

@@ -7,6 +7,7 @@
 #include <idem/dedup_store.hpp>
 #include <idem/outcome.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -59,6 +60,8 @@ public:
 
     mutable std::mutex mutex; // held by the store around every call below
 
+    /// `total` counts the records of all shards: raised by the store, lowered here.
+    void count_in(std::atomic<std::size_t>& total) noexcept { total_ = &total; }
     [[nodiscard]] std::size_t size() const noexcept { return records_.size(); }
 
     /// The record of a key, unless it is past its retention.
@@ -81,11 +84,13 @@ public:
         record.expiry = by_expiry_.emplace(Time::max(), &record);
         return record;
     }
-    /// Two at most, so that no claim pays for many, and none is left behind for long.
-    void drop_expired(Time now) {
-        for (int i = 0; i < 2 && !by_expiry_.empty() && by_expiry_.begin()->first <= now; ++i) {
+    /// Two at most, so that no claim pays for many, and none is left behind for long. False: none.
+    bool drop_expired(Time now) {
+        int dropped = 0;
+        for (; dropped < 2 && !by_expiry_.empty() && by_expiry_.begin()->first <= now; ++dropped) {
             drop(*by_expiry_.begin()->second);
         }
+        return dropped > 0;
     }
     /// Drops the completed record nearest to its end. False: there is none.
     bool evict() {
@@ -202,10 +207,12 @@ private:
     void drop(Record& record) {
         by_expiry_.erase(record.expiry);
         records_.erase(records_.find(*record.key));
+        --*total_;
     }
 
     std::map<std::string, Record> records_;
     ByExpiry by_expiry_;
+    std::atomic<std::size_t>* total_ = nullptr;
 };
 
 } // namespace idem::inline v0::detail

@@ -40,7 +40,9 @@ namespace idem::inline v0::detail {
 }
 
 /// A token for OneTimeToken: 32 hexadecimal digits. Throws: as draw_nonce().
-[[nodiscard]] inline std::string fresh_token() { return hexadecimal(draw_nonce()); }
+[[nodiscard]] inline std::string fresh_token() {
+    return hexadecimal(draw_nonce());
+}
 
 } // namespace idem::inline v0::detail
 

@@ -47,8 +47,11 @@ public:
     explicit BasicMemoryStore(const MemoryOptions& options = {})
         : options_(options)
         , shards_(options.max_records < many_records ? 1 : 64)
-        , per_shard_(options.max_records / shards_.size())
-        , heartbeat_(*this) {}
+        , heartbeat_(*this) {
+        for (auto& shard : shards_) {
+            shard.count_in(records_);
+        }
+    }
     BasicMemoryStore(const BasicMemoryStore&) = delete;
     BasicMemoryStore& operator=(const BasicMemoryStore&) = delete;
 
@@ -140,10 +143,22 @@ public:
     [[nodiscard]] std::size_t evicted() const noexcept { return evicted_; }
 
 private:
-    static constexpr std::size_t many_records = 65'536; // below it one shard keeps the bound exact
+    static constexpr std::size_t many_records = 65'536; // below it one shard is enough
 
     Shard& shard_of(std::string_view key) {
         return shards_[(std::hash<std::string_view>{}(key) >> 32U) & (shards_.size() - 1)];
+    }
+    bool count_one_more() noexcept {
+        if (records_.fetch_add(1) < options_.max_records) {
+            return true;
+        }
+        --records_;
+        return false;
+    }
+    bool evict_from(Shard& shard) {
+        const bool evicted = shard.evict();
+        evicted_ += evicted ? 1 : 0;
+        return evicted;
     }
     template <class Change>
     TicketState with(const Ticket& ticket, const Change& change) {
@@ -158,13 +173,26 @@ private:
             return shard.give_back(record, ticket, refund, now);
         }));
     }
-    void make_room(Shard& shard, typename Clock::time_point now) {
-        shard.drop_expired(now);
-        if (shard.size() < per_shard_) {
+    /// Counts one more record, which the caller adds. The bound is one for all shards, as they fill
+    /// unevenly, so that room is looked for in others too; one that is busy is passed over.
+    void make_room(Shard& mine, typename Clock::time_point now) {
+        mine.drop_expired(now);
+        if (count_one_more()) {
             return;
         }
-        if (options_.evict_oldest && shard.evict()) {
-            ++evicted_;
+        auto found = [&](const auto& drop) {
+            for (auto& shard : shards_) {
+                std::unique_lock lock(shard.mutex, std::defer_lock);
+                if ((&shard == &mine || lock.try_lock()) && drop(shard) && count_one_more()) {
+                    return true;
+                }
+            }
+            return false;
+        };
+        if (found([&](Shard& shard) { return shard.drop_expired(now); })) {
+            return;
+        }
+        if (options_.evict_oldest && found([&](Shard& shard) { return evict_from(shard); })) {
             return;
         }
         throw StoreError(
@@ -176,7 +204,7 @@ private:
 
     MemoryOptions options_;
     mutable std::vector<Shard> shards_;
-    std::size_t per_shard_;
+    std::atomic<std::size_t> records_{0}; // of all shards
     // Starts at the time, so that fences grow across a restart of the process.
     std::atomic<std::uint64_t> next_fence_{
         static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(

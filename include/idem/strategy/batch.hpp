@@ -40,6 +40,10 @@ inline Verdict follow(const Verdict& first,
         verdict.status = Status::conflict;
         return verdict;
     }
+    if (first.status == Status::conflict && duplicate.fingerprint != leader.fingerprint) {
+        verdict.status = Status::in_progress; // perhaps the record's own payload: let it be asked
+        return verdict;
+    }
     if (first.status != Status::executed) {
         return first;
     }

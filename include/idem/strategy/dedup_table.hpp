@@ -41,12 +41,10 @@ struct DedupTable {
     /// In order of arrival, a savepoint per message, the records of the succeeded ones last
     /// (semantics.md 6.7). A commit that fails is tried once more as a whole, then message by
     /// message.
-    template <TransactionalStore S>
-        requires BatchTransaction<typename S::Transaction> std::vector<Verdict>
-        run(S& store,
-            std::span<const Request> requests,
-            std::span<const Work<typename S::Transaction>> works)
-    const;
+    template <BatchTransactionalStore S>
+    std::vector<Verdict> run(S& store,
+                             std::span<const Request> requests,
+                             std::span<const Work<typename S::Transaction>> works) const;
 
     /// In a transaction that the user has open: no rerun, no attempt is counted, the broker's count
     /// decides.
@@ -64,15 +62,20 @@ DedupTable::run(S& store, const Request& request, const Work<typename S::Transac
         return known;
     }
     const bool charged = asked.max_attempts != request.max_attempts;
-    for (unsigned rerun = 0; rerun <= reruns; ++rerun) {
+    for (unsigned rerun = 0;; ++rerun) {
         if (rerun > 0) {
             detail::pause_before_rerun(rerun, request.key);
         }
         IDEM_FAILPOINT("table: before begin");
         auto tx = store.begin();
         auto end = detail::attempt_in(tx, asked, work);
-        if (end.again) {
+        if (end.again && rerun < reruns) {
             continue;
+        }
+        if (end.again) {
+            throw detail::conflicted_error("the transaction failed with its surroundings, not by "
+                                           "the handler, in every one of its reruns: retry later",
+                                           end.verdict);
         }
         if (end.verdict.status == Status::failed && !charged) {
             detail::charge(store, asked, end.verdict);
@@ -81,9 +84,6 @@ DedupTable::run(S& store, const Request& request, const Work<typename S::Transac
         }
         return end.verdict;
     }
-    throw StoreError(Fault::unavailable,
-                     "idem: the transaction conflicted with others in every one of its reruns; "
-                     "retry later, or lower the isolation level or the concurrency");
 }
 
 template <TransactionalStore S>
@@ -91,17 +91,18 @@ Verdict DedupTable::run_in(typename S::Transaction& tx,
                            const Request& request,
                            const Work<typename S::Transaction>& work) const {
     auto end = detail::attempt_in(tx, request.claim(), work);
-    return end.again ? detail::conflicted_verdict(
-                           "idem: the transaction conflicted; retry in a new transaction")
-                     : std::move(end.verdict);
+    if (end.again) {
+        const auto error = detail::conflicted_error("retry in a new transaction", end.verdict);
+        end.verdict = detail::failed_verdict(std::make_exception_ptr(error), 0);
+        end.verdict.fault = error.fault();
+    }
+    return std::move(end.verdict);
 }
 
-template <TransactionalStore S>
-    requires BatchTransaction<typename S::Transaction> std::vector<Verdict>
-    DedupTable::run(S& store,
-                    std::span<const Request> requests,
-                    std::span<const Work<typename S::Transaction>> works)
-const {
+template <BatchTransactionalStore S>
+std::vector<Verdict> DedupTable::run(S& store,
+                                     std::span<const Request> requests,
+                                     std::span<const Work<typename S::Transaction>> works) const {
     std::vector<Verdict> verdicts;
     verdicts.reserve(requests.size());
     const std::size_t most = chunk > 0 ? chunk : 1;

@@ -30,7 +30,6 @@ struct LeaseTerms {
 template <DedupStore S>
 class LeasedCall {
     using Ticket = typename S::Ticket;
-    struct NoBeat {};
 
 public:
     /// `sent`: lease_now<S>() before the claim was sent.

@@ -33,6 +33,10 @@ concept BatchTransaction = StoreTransaction<T> &&
     { tx.complete(requests, results) } -> std::same_as<void>;
 };
 
+template <class S>
+concept BatchTransactionalStore =
+    TransactionalStore<S> && BatchTransaction<typename S::Transaction>;
+
 /// One message's call, without its type.
 struct Request {
     Key key;

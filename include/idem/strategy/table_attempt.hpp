@@ -76,6 +76,7 @@ Attempted attempt_in(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
         if (!tx.conflicted()) {
             throw;
         }
+        error = std::current_exception();
     }
     if (done) {
         error = seal(tx, asked, work.result());
@@ -89,11 +90,9 @@ Attempted attempt_in(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
     return end;
 }
 
-inline Verdict conflicted_verdict(const char* advice) {
-    auto verdict =
-        failed_verdict(std::make_exception_ptr(StoreError(Fault::unavailable, advice)), 0);
-    verdict.fault = Fault::unavailable;
-    return verdict;
+/// For a transaction that conflicted and is not run again. Nothing happened, nothing is charged.
+inline StoreError conflicted_error(const std::string& advice, const Verdict& last) {
+    return {Fault::unavailable, "idem: " + advice + "; the last error: " + what_of(last.error)};
 }
 
 /// Counts a failed attempt, unless the handler's exception says not to.

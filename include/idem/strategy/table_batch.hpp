@@ -62,7 +62,14 @@ private:
         done_.clear();
         done_results_.clear();
         auto tx = store_.begin();
-        const bool committed = handle_all(tx) && seal_all(tx);
+        bool committed = false;
+        try {
+            committed = handle_all(tx) && seal_all(tx);
+        } catch (...) { // of savepoint() too: a handler broke the transaction for the others
+            if (!tx.conflicted()) {
+                throw;
+            }
+        }
         tx.rollback();
         return committed;
     }

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_DETAIL_POSTGRES_CLAIMS_HPP
+#define IDEM_DETAIL_POSTGRES_CLAIMS_HPP
+
+// The steps of a claim: insert the record, or lock and read it, and take it as it was read.
+
+#include <idem/detail/postgres_scope.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace idem::inline v0::detail {
+
+/// Bounds that no timestamp overflows.
+[[nodiscard]] inline double retention_seconds(seconds retention) noexcept {
+    constexpr std::int64_t century = 3'155'760'000;
+    return static_cast<double>(std::clamp<std::int64_t>(retention.count(), 0, century));
+}
+[[nodiscard]] inline PqParameter fingerprint_parameter(const Fingerprint& fingerprint) {
+    return fingerprint.algorithm == 0 ? PqParameter{}
+                                      : bytes_parameter(fingerprint_bytes(fingerprint));
+}
+[[nodiscard]] inline PqParameter algorithm_parameter(const Fingerprint& fingerprint) {
+    return number_parameter(static_cast<std::int32_t>(fingerprint.algorithm));
+}
+
+class PostgresClaims {
+public:
+    PostgresClaims(PostgresCore& core, PostgresScope& scope) noexcept
+        : core_(core)
+        , scope_(scope) {}
+
+    struct Look {
+        std::vector<bool> locked;
+        std::vector<std::optional<PostgresRecord>> records;
+    };
+
+    /// Rows inserted; nothing where it gave up waiting for somebody without the lock. Where it
+    /// failed as the first statement, the transaction is as if it had not been begun.
+    std::optional<std::size_t> insert(const ClaimRequest& request, std::int64_t lock) {
+        for (int again = 0;; ++again) {
+            const bool first = scope_.fresh(), opens = first && scope_.owned();
+            PqStatement statement{
+                .sql = opens ? core_.sql().opening_claim : core_.sql().claim,
+                .parameters = {bytes_parameter(request.key.scope),
+                               bytes_parameter(request.key.id),
+                               bytes_parameter(scope_.nonce()),
+                               fingerprint_parameter(request.fingerprint),
+                               algorithm_parameter(request.fingerprint),
+                               number_parameter(retention_seconds(request.retention)),
+                               number_parameter(lock)}};
+            if (opens) {
+                for (auto& mark : scope_.marks()) {
+                    statement.parameters.push_back(std::move(mark));
+                }
+            }
+            PostgresSteps steps;
+            steps.push_back({std::move(statement)});
+            const auto leg = scope_.attempt(steps, opens);
+            if (leg.ok()) {
+                return static_cast<std::size_t>(PQntuples(leg.results.back().get()));
+            }
+            const bool usable =
+                !leg.link_lost && first && !scope_.native_given() && scope_.undo_claim();
+            if (usable && leg.sqlstate == "55P03") {
+                return std::nullopt;
+            }
+            if (!usable || !is_unprepared(leg.sqlstate) || again == 2) {
+                scope_.fail(leg, steps);
+            }
+            core_.stop_preparing();
+        }
+    }
+
+    Look read(std::span<const ClaimRequest> requests, const std::vector<std::int64_t>& locks) {
+        std::vector<std::string_view> scopes, ids;
+        for (const auto& request : requests) {
+            scopes.push_back(request.key.scope);
+            ids.push_back(request.key.id);
+        }
+        PostgresSteps steps;
+        steps.push_back({{core_.sql().lock, {number_array(locks)}, true}});
+        steps.push_back({{core_.sql().read, {bytes_array(scopes), bytes_array(ids)}, true}});
+        const auto results = scope_.run(std::move(steps));
+        Look look{std::vector<bool>(requests.size()),
+                  std::vector<std::optional<PostgresRecord>>(requests.size())};
+        for (std::size_t at = 0; at < requests.size(); ++at) {
+            look.locked[at] = PqBinaryRow(results[0].get(), static_cast<int>(at)).flag(0);
+        }
+        for (int row = 0; row < PQntuples(results[1].get()); ++row) {
+            PostgresRecord record(PqBinaryRow(results[1].get(), row));
+            const auto place = record.place;
+            look.records[place] = std::move(record);
+        }
+        return look;
+    }
+    /// Without the lock only what is final is known.
+    static Claim<std::monostate>
+    judge_locked(const PostgresRecord& record, const ClaimRequest& request, bool locked) {
+        const bool final = record.state == PostgresState::completed && !record.expired;
+        return locked || final ? judge(record, request)
+                               : InProgress{std::max(record.lease_left, milliseconds{0})};
+    }
+    /// False: it is no longer as it was read.
+    bool take(const ClaimRequest& request, const PostgresRecord& record, unsigned attempts) {
+        const bool keeps = !record.expired && request.fingerprint.algorithm == 0;
+        const auto fingerprint = keeps ? record.fingerprint : request.fingerprint;
+        PostgresSteps steps;
+        steps.push_back({{core_.sql().take,
+                          {bytes_parameter(request.key.scope),
+                           bytes_parameter(request.key.id),
+                           bytes_parameter(scope_.nonce()),
+                           fingerprint_parameter(fingerprint),
+                           algorithm_parameter(fingerprint),
+                           number_parameter(retention_seconds(request.retention)),
+                           number_parameter(attempts),
+                           number_parameter(record.fence),
+                           number_parameter(static_cast<int>(record.state)),
+                           record.owner ? bytes_parameter(*record.owner) : PqParameter{}}}});
+        const auto results = scope_.run(std::move(steps));
+        return std::string_view(PQcmdTuples(results[0].get())) == "1";
+    }
+
+private:
+    PostgresCore& core_;
+    PostgresScope& scope_;
+};
+
+} // namespace idem::inline v0::detail
+
+#endif // IDEM_DETAIL_POSTGRES_CLAIMS_HPP

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_DETAIL_POSTGRES_CORE_HPP
+#define IDEM_DETAIL_POSTGRES_CORE_HPP
+
+// What a store and its transactions share: options, statements, pool.
+
+#include <idem/detail/connection_pool.hpp>
+#include <idem/detail/postgres_connect.hpp>
+#include <idem/detail/postgres_errors.hpp>
+#include <idem/detail/postgres_record.hpp>
+#include <idem/detail/postgres_statements.hpp>
+
+#include <atomic>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace idem::inline v0 {
+
+struct PostgresOptions {
+    /// name or schema.name; with a schema no handler's search_path can hide it. All programs over
+    /// one table must write it alike: it is part of the lock that stands for a key.
+    std::string table = "idem_record";
+    std::size_t connections = 8;  ///< one for each handler in flight
+    milliseconds deadline{5'000}; ///< of each call, of connecting, of waiting for the pool
+    bool prepared = true;         ///< false behind a transaction pooler without prepared statements
+    milliseconds max_handler_time{
+        300'000}; ///< of a statement of the handler, and of idling between two
+};
+
+namespace detail {
+
+class PostgresCore {
+public:
+    using Clock = PqConnection::Clock;
+    using Pool = ConnectionPool<PostgresConnector>;
+
+    PostgresCore(std::string conninfo, PostgresOptions options)
+        : options_(checked(std::move(options)))
+        , sql_(options_.table)
+        , connect_(std::move(conninfo))
+        , pool_(connect_, options_.connections, options_.deadline, "PostgresOptions::connections")
+        , prepared_(options_.prepared) {}
+    PostgresCore(const PostgresCore&) = delete;
+    PostgresCore& operator=(const PostgresCore&) = delete;
+
+    [[nodiscard]] const PostgresOptions& options() const noexcept { return options_; }
+    [[nodiscard]] const PostgresStatements& sql() const noexcept { return sql_; }
+    [[nodiscard]] const PostgresConnector& connector() const noexcept { return connect_; }
+    [[nodiscard]] Pool& pool() noexcept { return pool_; }
+    [[nodiscard]] Clock::time_point deadline() const { return Clock::now() + options_.deadline; }
+    [[nodiscard]] std::int64_t lock_of(const Key& key) const {
+        return advisory_lock_of(options_.table, key);
+    }
+
+    [[nodiscard]] bool prepared() const noexcept { return prepared_; }
+    /// From here on nothing is prepared: a pooler changes the sessions under us.
+    void stop_preparing() noexcept { prepared_ = false; }
+
+    /// Runs what is complete in itself on a connection of its own, one trip. A failed leg changed
+    /// nothing.
+    PqLeg run_alone(const std::vector<PqStatement>& statements) {
+        auto connection = pool_.take();
+        auto leg = connection->run(statements, prepared(), deadline());
+        for (int again = 0; again < 2 && leg.failed && !leg.link_lost; ++again) {
+            const std::vector<PqStatement> undo{{.sql = sql_.rollback}};
+            if (connection->status() != PQTRANS_IDLE) {
+                static_cast<void>(connection->run(undo, false, deadline()));
+            }
+            if (!is_unprepared(leg.sqlstate)) {
+                break;
+            }
+            stop_preparing();
+            leg = connection->run(statements, false, deadline());
+        }
+        return leg;
+    }
+
+    enum class Committed { yes, no, unknown };
+    /// Whether the transaction that claimed `key` under `nonce` committed, after the link broke
+    /// while it did. Absence proves nothing while the old session may still be at it, so the key's
+    /// lock is had first (semantics.md 2.1). Cost: one trip, and a connection perhaps.
+    Committed did_commit(const Key& key, const std::string& nonce) noexcept {
+        try {
+            const auto patience = options_.deadline / 4 * 3;
+            auto leg = run_alone(
+                {{.sql = sql_.begin},
+                 {.sql = sql_.lock_timeout, .parameters = {number_parameter(patience.count())}},
+                 {.sql = sql_.wait_for_lock, .parameters = {number_parameter(lock_of(key))}},
+                 {.sql = sql_.did_commit,
+                  .parameters = {bytes_parameter(key.scope),
+                                 bytes_parameter(key.id),
+                                 bytes_parameter(nonce)},
+                  .binary_result = true},
+                 {.sql = sql_.commit}});
+            if (leg.ok()) {
+                return PqBinaryRow(leg.results[3].get(), 0).number(0) == 1 ? Committed::yes
+                                                                           : Committed::no;
+            }
+        } catch (...) { // what cannot be asked is not known
+        }
+        return Committed::unknown;
+    }
+
+    /// Keys claimed in transactions that users have open, and not yet completed: the lock is
+    /// re-entrant, so it does not tell a nested claim.
+    class Joined {
+    public:
+        [[nodiscard]] bool holds(const PGconn* connection, std::int64_t lock) const {
+            const std::lock_guard guard(mutex_);
+            for (const auto& [holder, held] : held_) {
+                if (holder == connection && held == lock) {
+                    return true;
+                }
+            }
+            return false;
+        }
+        void add(const PGconn* connection, std::int64_t lock) {
+            const std::lock_guard guard(mutex_);
+            held_.emplace_back(connection, lock);
+        }
+        void remove(const PGconn* connection, std::int64_t lock) noexcept {
+            const std::lock_guard guard(mutex_);
+            for (auto& entry : held_) {
+                if (entry == std::pair(connection, lock)) {
+                    std::swap(entry, held_.back());
+                    held_.pop_back();
+                    return;
+                }
+            }
+        }
+
+    private:
+        mutable std::mutex mutex_;
+        std::vector<std::pair<const PGconn*, std::int64_t>> held_;
+    };
+    [[nodiscard]] Joined& joined() noexcept { return joined_; }
+
+private:
+    static PostgresOptions checked(PostgresOptions&& options) {
+        require_postgres_table(options.table);
+        if (options.deadline <= milliseconds{0} || options.max_handler_time <= milliseconds{0}) {
+            throw std::invalid_argument("idem: PostgresOptions::deadline and max_handler_time must "
+                                        "be greater than 0");
+        }
+        return std::move(options);
+    }
+
+    PostgresOptions options_;
+    PostgresStatements sql_;
+    PostgresConnector connect_;
+    Pool pool_;
+    std::atomic<bool> prepared_;
+    Joined joined_;
+};
+
+} // namespace detail
+
+} // namespace idem::inline v0
+
+#endif // IDEM_DETAIL_POSTGRES_CORE_HPP

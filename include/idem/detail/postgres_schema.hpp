@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_DETAIL_POSTGRES_SCHEMA_HPP
+#define IDEM_DETAIL_POSTGRES_SCHEMA_HPP
+
+// The table of records: its columns, its name, and the lock that stands for a key.
+
+#include <idem/detail/siphash.hpp>
+#include <idem/key.hpp>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace idem::inline v0::detail {
+
+/// Of the record's columns and their meaning. A record of a newer format is not judged, and never
+/// overwritten.
+inline constexpr int postgres_record_format = 1;
+
+/// The column `state`.
+enum class PostgresState : std::int16_t {
+    issued = 0,
+    open = 1, ///< under a lease, or waiting for its next attempt
+    completed = 2,
+    dead = 3,
+    parked = 4,
+};
+
+struct PostgresColumn {
+    std::string_view name, type;
+};
+
+/// What verify() looks for, in the order of the schema: the wide ones first, so that a row has no
+/// padding.
+inline constexpr std::array<PostgresColumn, 15> postgres_columns{{
+    {"fence", "bigint"},
+    {"changed", "timestamp with time zone"},
+    {"expires", "timestamp with time zone"},
+    {"lease_until", "timestamp with time zone"},
+    {"attempts", "integer"},
+    {"algorithm", "integer"},
+    {"format", "smallint"},
+    {"state", "smallint"},
+    {"scope", "bytea"},
+    {"id", "bytea"},
+    {"owner", "bytea"},
+    {"fingerprint", "bytea"},
+    {"holder", "bytea"},
+    {"result", "bytea"},
+    {"note", "text"},
+}};
+
+/// Invariants. One record per (scope, id), whatever their bytes. A record whose `expires` has
+/// passed counts as absent. `owner` is the nonce of the claim that wrote it last, drawn anew for
+/// each; a lease is held until `lease_until` by clock_timestamp(), and a joined claim holds none:
+/// its advisory lock ends with its transaction. `fence` never falls. `fingerprint` is 16 bytes,
+/// high first, null where `algorithm` is 0. `holder` is the key that redeemed a token.
+inline constexpr std::string_view postgres_schema = R"sql(
+CREATE TABLE IF NOT EXISTS {table} (
+    fence       bigint      NOT NULL DEFAULT 0,
+    changed     timestamptz NOT NULL,
+    expires     timestamptz NOT NULL,
+    lease_until timestamptz,
+    attempts    integer     NOT NULL DEFAULT 0,
+    algorithm   integer     NOT NULL DEFAULT 0,
+    format      smallint    NOT NULL,
+    state       smallint    NOT NULL,
+    scope       bytea       NOT NULL,
+    id          bytea       NOT NULL,
+    owner       bytea,
+    fingerprint bytea,
+    holder      bytea,
+    result      bytea,
+    note        text,
+    PRIMARY KEY (scope, id)
+);
+CREATE SEQUENCE IF NOT EXISTS {fence} AS bigint;
+)sql";
+
+/// `pattern` with {table} and {fence} put in.
+[[nodiscard]] inline std::string with_table(std::string_view pattern, std::string_view table) {
+    std::string quoted = "\"";
+    for (const char c : table) {
+        c == '.' ? quoted += "\".\"" : quoted += c;
+    }
+    const std::string fence = quoted + "_fence\"";
+    quoted += '"';
+    std::string sql;
+    while (!pattern.empty()) {
+        const auto at = pattern.find('{');
+        sql += pattern.substr(0, at);
+        if (at == std::string_view::npos) {
+            break;
+        }
+        pattern.remove_prefix(at);
+        const bool is_table = pattern.starts_with("{table}");
+        const bool is_fence = pattern.starts_with("{fence}");
+        sql += is_table ? std::string_view(quoted) : is_fence ? std::string_view(fence) : "{";
+        pattern.remove_prefix(is_table || is_fence ? 7 : 1);
+    }
+    return sql;
+}
+
+/// Throws: std::invalid_argument.
+inline void require_postgres_table(std::string_view table) {
+    bool plain = true, begins = true;
+    std::size_t length = 0, parts = 1;
+    for (const char c : table) {
+        const bool letter = (c >= 'a' && c <= 'z') || c == '_';
+        if (c == '.') {
+            plain = plain && !begins;
+            ++parts;
+            length = 0;
+            begins = true;
+            continue;
+        }
+        plain = plain && (letter || (!begins && c >= '0' && c <= '9')) && ++length <= 57;
+        begins = false;
+    }
+    if (!plain || begins || parts > 2) {
+        throw std::invalid_argument(
+            "idem: PostgresOptions::table must be name or schema.name, each of 1 to 57 lower-case "
+            "letters, digits and underscores, not beginning with a digit: \"" +
+            std::string(table) + "\"");
+    }
+}
+
+/// The advisory lock of a key: 64 bits over (table, scope, id), each with its length before it. It
+/// belongs to the record format (semantics.md 4.6): all programs over one table, in every mode,
+/// must agree on it. Two keys with the same lock are a false "in progress", never a false
+/// duplicate.
+[[nodiscard]] inline std::int64_t advisory_lock_of(std::string_view table, const Key& key) {
+    std::string bytes;
+    bytes.reserve(table.size() + key.scope.size() + key.id.size() + 12);
+    for (const auto part : {table, key.scope, key.id}) {
+        for (unsigned shift = 0; shift < 32; shift += 8) {
+            bytes += static_cast<char>(part.size() >> shift & 0xff);
+        }
+        bytes += part;
+    }
+    const auto digest = siphash128(bytes, 0x6964656d'2d6c6f63, 0x6b2d6b65'792d7631);
+    return static_cast<std::int64_t>(digest.high);
+}
+
+} // namespace idem::inline v0::detail
+
+#endif // IDEM_DETAIL_POSTGRES_SCHEMA_HPP

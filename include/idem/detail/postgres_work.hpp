@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_DETAIL_POSTGRES_WORK_HPP
+#define IDEM_DETAIL_POSTGRES_WORK_HPP
+
+// The claims of one transaction, and their records.
+
+#include <idem/detail/failpoint.hpp>
+#include <idem/detail/postgres_claims.hpp>
+#include <idem/detail/postgres_scope.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace idem::inline v0::detail {
+
+class PostgresWork {
+public:
+    /// Keys of one batch at most: each is a lock, of which the server has a bounded number for all
+    /// its clients (semantics.md 6.7).
+    static constexpr std::size_t most_keys = 500;
+
+    explicit PostgresWork(PostgresCore& core) : core_(core), scope_(core) {}
+    PostgresWork(PostgresCore& core, PGconn* users)
+        : core_(core)
+        , scope_(core, users)
+        , users_(users) {}
+    PostgresWork(const PostgresWork&) = delete;
+    PostgresWork& operator=(const PostgresWork&) = delete;
+    ~PostgresWork() { rollback(); }
+
+    [[nodiscard]] bool conflicted() const noexcept { return scope_.conflicted(); }
+
+    Claim<std::monostate> claim(const ClaimRequest& request) {
+        const auto lock = require_claimable(request);
+        for (int round = 0; round < 4; ++round) {
+            const auto inserted = claims_.insert(request, lock);
+            if (!inserted) {
+                return InProgress{milliseconds{0}}; // the statement gave up waiting: 55P03
+            }
+            if (*inserted == 1) {
+                hold(request, lock, true);
+                return Claimed<std::monostate>{};
+            }
+            const auto look = claims_.read(std::span(&request, 1), {lock});
+            if (!look.records[0]) {
+                if (!look.locked[0]) {
+                    return InProgress{milliseconds{0}};
+                }
+                continue; // its holder rolled back since, or it was pruned
+            }
+            auto answer = PostgresClaims::judge_locked(*look.records[0], request, look.locked[0]);
+            const auto* won = std::get_if<Claimed<std::monostate>>(&answer);
+            if (won == nullptr) {
+                return answer;
+            }
+            if (claims_.take(request, *look.records[0], won->attempt - 1)) {
+                hold(request, lock, true);
+                return answer;
+            }
+        }
+        return InProgress{milliseconds{0}};
+    }
+
+    std::vector<Claim<std::monostate>> claim(std::span<const ClaimRequest> requests) {
+        if (requests.size() > most_keys) {
+            throw std::invalid_argument("idem: a batch has " + std::to_string(requests.size()) +
+                                        " keys; the limit is " + std::to_string(most_keys));
+        }
+        std::vector<std::int64_t> locks;
+        for (const auto& request : requests) {
+            locks.push_back(require_claimable(request));
+            if (std::find(locks.begin(), locks.end() - 1, locks.back()) != locks.end() - 1) {
+                throw std::logic_error("idem: the keys of a batch must differ");
+            }
+        }
+        std::vector<Claim<std::monostate>> answers;
+        if (requests.empty()) {
+            return answers;
+        }
+        const auto look = claims_.read(requests, locks);
+        for (std::size_t at = 0; at < requests.size(); ++at) {
+            const auto& record = look.records[at];
+            answers.push_back(
+                record ? PostgresClaims::judge_locked(*record, requests[at], look.locked[at])
+                : look.locked[at] ? Claim<std::monostate>(Claimed<std::monostate>{})
+                                  : InProgress{milliseconds{0}});
+            if (std::holds_alternative<Claimed<std::monostate>>(answers.back())) {
+                hold(requests[at], locks[at], false);
+            }
+        }
+        return answers;
+    }
+
+    /// Nothing travels before the commit.
+    void complete(const ClaimRequest& request, std::string_view result) {
+        scope_.require_open();
+        for (auto& held : held_) {
+            if (held.key() == request.key) {
+                held.result = result;
+                held.retention = request.retention;
+                return;
+            }
+        }
+        throw std::logic_error("idem: complete() of a key that this transaction did not claim");
+    }
+
+    PqResult execute(PqStatement statement, bool leaves_session) {
+        if (leaves_session) {
+            scope_.reset_session_afterwards();
+        }
+        PostgresSteps steps;
+        steps.push_back({std::move(statement), PostgresOrigin::handler});
+        return std::move(scope_.run(std::move(steps))[0]);
+    }
+    void post(PqStatement statement, bool leaves_session) {
+        scope_.require_open();
+        if (leaves_session) {
+            scope_.reset_session_afterwards();
+        }
+        scope_.post({std::move(statement), PostgresOrigin::handler});
+    }
+    /// Whoever has the connection may commit by it, so the records are open until complete().
+    PGconn* native() {
+        scope_.require_open();
+        auto steps = reopening();
+        if (!steps.empty() || !scope_.begun() || scope_.has_pending()) {
+            scope_.run(std::move(steps));
+        }
+        return scope_.native();
+    }
+    void savepoint() { scope_.savepoint(); }
+    void back_to_savepoint() { scope_.back_to_savepoint(); }
+
+    void commit() {
+        scope_.require_sound();
+        auto steps = sealing();
+        IDEM_FAILPOINT("postgres: before commit");
+        if (steps.empty() && scope_.fresh()) {
+            finish();
+            return;
+        }
+        if (scope_.native_given() && scope_.owned()) {
+            steps.push_back({{core_.sql().still_ours, {PqParameter{hexadecimal(scope_.nonce())}}},
+                             PostgresOrigin::still_ours});
+        }
+        steps.push_back(scope_.ending());
+        const auto leg = scope_.attempt(steps, false);
+        IDEM_FAILPOINT("postgres: commit answered");
+        if (!leg.ok()) {
+            judge_commit(leg, steps);
+            return;
+        }
+        if (std::string_view(PQcmdStatus(leg.results.back().get())) != scope_.ending_tag()) {
+            finish();
+            throw PostgresError("25P02",
+                                "idem: a statement of the handler failed, and it went on: the "
+                                "server rolled the transaction back");
+        }
+        finish();
+    }
+    void rollback() noexcept {
+        scope_.rollback();
+        forget_joined();
+    }
+
+private:
+    struct Held {
+        std::string scope, id;
+        std::int64_t lock;
+        Fingerprint fingerprint;
+        seconds retention;
+        bool recorded; ///< its record is written, as completed with the result of a void handler
+        bool open = false; ///< it was written as open since
+        std::optional<std::string> result{};
+        [[nodiscard]] Key key() const { return {scope, id}; }
+    };
+    std::int64_t require_claimable(const ClaimRequest& request) const {
+        scope_.require_open();
+        require_valid(request.key);
+        if (!request.token.empty()) {
+            throw std::logic_error("idem: a transaction's claim takes no token; OneTimeToken works "
+                                   "by lease");
+        }
+        const auto lock = core_.lock_of(request.key);
+        const bool nested =
+            std::any_of(held_.begin(),
+                        held_.end(),
+                        [&](const Held& held) { return held.key() == request.key; }) ||
+            (users_ != nullptr && core_.joined().holds(users_, lock));
+        if (nested) {
+            throw std::logic_error("idem: this transaction has claimed this key already: a handler "
+                                   "must not handle its own message again");
+        }
+        return lock;
+    }
+    void hold(const ClaimRequest& request, std::int64_t lock, bool recorded) {
+        held_.push_back({std::string(request.key.scope),
+                         std::string(request.key.id),
+                         lock,
+                         request.fingerprint,
+                         request.retention,
+                         recorded});
+        if (users_ != nullptr) {
+            core_.joined().add(users_, lock);
+        }
+        if (recorded && scope_.native_given()) {
+            scope_.run(reopening());
+        }
+    }
+
+    PostgresSteps reopening() {
+        PostgresSteps steps;
+        for (auto& held : held_) {
+            if (held.recorded && !held.open) {
+                held.open = true;
+                steps.push_back(reopen(held));
+            }
+        }
+        return steps;
+    }
+    [[nodiscard]] PostgresStep reopen(const Held& held) const {
+        return {{core_.sql().reopen,
+                 {bytes_parameter(held.scope),
+                  bytes_parameter(held.id),
+                  bytes_parameter(scope_.nonce())}},
+                PostgresOrigin::seal};
+    }
+    /// What makes the records as they are to be: nothing for one message with a void result.
+    PostgresSteps sealing() {
+        PostgresSteps steps;
+        std::vector<const Held*> many;
+        for (const auto& held : held_) {
+            if (held.result && !held.recorded) {
+                many.push_back(&held);
+            } else if (held.result && (held.open || !held.result->empty())) {
+                steps.push_back(
+                    {{core_.sql().complete,
+                      {bytes_parameter(held.scope),
+                       bytes_parameter(held.id),
+                       bytes_parameter(scope_.nonce()),
+                       number_parameter(retention_seconds(held.retention)),
+                       held.result->empty() ? PqParameter{} : bytes_parameter(*held.result)}},
+                     PostgresOrigin::seal});
+            } else if (!held.result && held.recorded && !held.open) {
+                steps.push_back(reopen(held)); // claimed, and not completed
+            }
+        }
+        if (!many.empty()) {
+            steps.push_back(seal_many(std::move(many)));
+        }
+        return steps;
+    }
+    [[nodiscard]] PostgresStep seal_many(std::vector<const Held*> many) const {
+        std::sort(many.begin(), many.end(), [](const Held* left, const Held* right) {
+            return std::pair(std::string_view(left->scope), std::string_view(left->id)) <
+                   std::pair(std::string_view(right->scope), std::string_view(right->id));
+        });
+        std::vector<std::string_view> scopes, ids, results, prints;
+        std::vector<double> retentions;
+        std::vector<std::int32_t> algorithms;
+        std::vector<std::string> digests;
+        digests.reserve(many.size());
+        for (const auto* held : many) {
+            scopes.push_back(held->scope);
+            ids.push_back(held->id);
+            results.push_back(*held->result);
+            prints.push_back(digests.emplace_back(fingerprint_bytes(held->fingerprint)));
+            retentions.push_back(retention_seconds(held->retention));
+            algorithms.push_back(static_cast<std::int32_t>(held->fingerprint.algorithm));
+        }
+        return {{core_.sql().complete_many,
+                 {bytes_parameter(scope_.nonce()),
+                  bytes_array(scopes),
+                  bytes_array(ids),
+                  number_array(retentions),
+                  number_array(algorithms),
+                  bytes_array(prints),
+                  bytes_array(results),
+                  number_parameter(many.size())}},
+                PostgresOrigin::seal};
+    }
+
+    /// Of a leg with a COMMIT in it that did not end well. Returns where it committed after all.
+    void judge_commit(const PqLeg& leg, const PostgresSteps& steps) {
+        const bool sent = leg.link_lost && (!leg.failed || *leg.failed + 1 == steps.size());
+        if (!scope_.owned() || !sent) {
+            scope_.fail(leg, steps);
+        }
+        scope_.lose(); // its place in the pool is free for the question
+        const auto sealed = std::find_if(
+            held_.begin(), held_.end(), [](const Held& held) { return !!held.result; });
+        const auto committed = sealed == held_.end()
+                                   ? PostgresCore::Committed::unknown
+                                   : core_.did_commit(sealed->key(), scope_.nonce());
+        switch (committed) {
+        case PostgresCore::Committed::yes:
+            return;
+        case PostgresCore::Committed::no:
+            scope_.set_conflicted();
+            throw store_error(leg.sqlstate, leg.message, "the commit did not happen");
+        case PostgresCore::Committed::unknown:
+            break;
+        }
+        throw StoreError(
+            Fault::in_doubt,
+            explained(leg.sqlstate, leg.message, "the commit was sent, its end is unknown"));
+    }
+    void finish() noexcept {
+        scope_.finish();
+        forget_joined();
+    }
+    void forget_joined() noexcept {
+        for (const auto& held : held_) {
+            if (users_ != nullptr) {
+                core_.joined().remove(users_, held.lock);
+            }
+        }
+        held_.clear();
+    }
+
+    PostgresCore& core_;
+    PostgresScope scope_;
+    PostgresClaims claims_{core_, scope_};
+    PGconn* users_ = nullptr;
+    std::vector<Held> held_;
+};
+
+} // namespace idem::inline v0::detail
+
+#endif // IDEM_DETAIL_POSTGRES_WORK_HPP

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// expected: idem::DistributedLock needs a DedupStore: claim, complete, abandon
+
+#include "stores.hpp"
+
+struct Mine : LeaseStore {
+#ifdef RIGHT
+    void abandon(const Ticket&, std::string_view) noexcept;
+#else
+    void abandon(const Ticket&, std::string_view);
+#endif
+};
+extern Mine mine;
+idem::IdempotentConsumer consumer{mine, idem::DistributedLock{}};

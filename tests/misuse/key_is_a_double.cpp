@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+// expected: idem: the key function must return a string, a number or idem::Identity
+
+#include "stores.hpp"
+
+#ifdef RIGHT
+auto bill = Leased{leases, {}}.wrap("billing", &Order::id, [](const Order&) {});
+#else
+auto bill = Leased{leases, {}}.wrap("billing", &Order::cents, [](const Order&) {});
+#endif

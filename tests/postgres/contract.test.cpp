@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// The laws of the concepts that PostgresStore models, on a real server.
+
+#include <idem/testing/store_contract.hpp>
+
+#include "postgres_test.hpp"
+
+namespace idem::postgres_test {
+
+struct Harness : testing::Differences {
+    using Store = PostgresStore;
+    static constexpr bool survives_restart = true;
+
+    static std::string missing() { return PostgresServer::missing(); }
+
+    Harness() {
+        outside_->run("CREATE TABLE effect (id text NOT NULL)");
+        store_.migrate();
+    }
+    Store& store() { return store_; }
+    void write_effect(PostgresTransaction& tx, const std::string& id) {
+        tx.execute("INSERT INTO effect VALUES ($1)", id);
+    }
+    std::size_t count_effects(const std::string& id) {
+        return static_cast<std::size_t>(
+            outside_->number("SELECT count(*) FROM effect WHERE id = '" + id + "'"));
+    }
+    void restart() {
+        outside_.reset();
+        shared_postgres().restart();
+        outside_.emplace(conninfo_);
+    }
+
+private:
+    std::string conninfo_ = shared_postgres().create_database();
+    std::optional<PostgresSession> outside_{conninfo_};
+    PostgresStore store_{conninfo_};
+};
+
+} // namespace idem::postgres_test
+
+namespace idem::testing {
+
+using PostgresHarness = postgres_test::Harness;
+INSTANTIATE_TYPED_TEST_SUITE_P(PostgresStore, RecordContract, PostgresHarness);
+INSTANTIATE_TYPED_TEST_SUITE_P(PostgresStore, TransactionalStoreContract, PostgresHarness);
+INSTANTIATE_TYPED_TEST_SUITE_P(PostgresStore, BatchTransactionContract, PostgresHarness);
+INSTANTIATE_TYPED_TEST_SUITE_P(PostgresStore, PeekingStoreContract, PostgresHarness);
+
+} // namespace idem::testing
