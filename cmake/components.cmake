@@ -55,6 +55,7 @@ function(idem_add_component component)
     endif()
 
     set(target idem_${arg_TARGET})
+    set_property(GLOBAL APPEND PROPERTY IDEM_TARGETS ${target})
     add_library(${target} INTERFACE)
     add_library(idem::${arg_TARGET} ALIAS ${target})
     list(TRANSFORM headers PREPEND ${PROJECT_SOURCE_DIR}/include/)

@@ -21,9 +21,12 @@ endfunction()
 
 # idem_add_test(<name> <file>... LABEL <label> [COMPONENTS <component>...] [LINK <target>...]
 #     [DEFINITIONS <definition>...] [TIMEOUT <seconds>])
-# One executable; each TEST in it is a test of ctest, under its own name.
+# One executable; each TEST in it is a test of ctest, under its own name. Of label server: all in one.
 function(idem_add_test name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;TIMEOUT" "COMPONENTS;LINK;DEFINITIONS")
+    foreach(file IN LISTS arg_UNPARSED_ARGUMENTS)
+        set_property(GLOBAL APPEND PROPERTY IDEM_TEST_FILES ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+    endforeach()
     idem_add_program(
         added ${name}.test
         SOURCES ${arg_UNPARSED_ARGUMENTS}
@@ -37,6 +40,12 @@ function(idem_add_test name)
     target_include_directories(${name}.test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
     if(NOT arg_TIMEOUT)
         set(arg_TIMEOUT 120)
+    endif()
+    # Tests of a server share the one that their program starts: one test of ctest for all of them.
+    if(arg_LABEL STREQUAL "server")
+        add_test(NAME ${name} COMMAND ${name}.test)
+        set_tests_properties(${name} PROPERTIES LABELS server TIMEOUT 600)
+        return()
     endif()
     # Found when ctest starts, so that a test that hangs does not stop the build.
     gtest_discover_tests(

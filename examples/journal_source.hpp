@@ -66,7 +66,10 @@ public:
     JournalSource(const JournalSource&) = delete;
     JournalSource& operator=(const JournalSource&) = delete;
     ~JournalSource() {
-        write_checkpoint();
+        try {
+            write_checkpoint();
+        } catch (const std::system_error&) { // then more of it is read again, which does no harm
+        }
         ::close(checkpoint_);
     }
 

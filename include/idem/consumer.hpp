@@ -51,8 +51,8 @@ public:
     /// one message keep apart records. `key_of` takes the message and returns a string, a number or
     /// an Identity; it may be a pointer to member. The handler takes the message, or the message
     /// and a Context&. The message type is the handler's parameter, else that of key_of, else
-    /// named: wrap<Message>(…). Throws: std::invalid_argument where the scope is empty or past
-    /// max_scope.
+    /// named: wrap<Message>(…).
+    /// Throws: std::invalid_argument where the scope is empty or past max_scope.
     template <class Message = detail::Deduced, class KeyOf, class Handler>
     [[nodiscard]] auto wrap(std::string scope, KeyOf key_of, Handler handler) const {
         using Taken = detail::MessageOf<Message, KeyOf, Handler>;

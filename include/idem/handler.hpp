@@ -40,16 +40,18 @@ constexpr Covers least_covers() {
     return covers;
 }
 
-template <class T> inline constexpr bool is_span = false;
-template <class T, std::size_t N> inline constexpr bool is_span<std::span<T, N>> = true;
+template <class T>
+inline constexpr bool is_span = false;
+template <class T, std::size_t N>
+inline constexpr bool is_span<std::span<T, N>> = true;
 
 } // namespace detail
 
 /// A handler bound to its scope, key function, strategy and store. Made by
-/// IdempotentConsumer::wrap. Owns handler and key function, borrows the store. Concurrency: const
-/// calls from any number of threads, as far as the user's handler, key function and codec allow
-/// them; a handler with a mutable call operator has no const call, and is called by one thread at a
-/// time.
+/// IdempotentConsumer::wrap. Owns handler and key function, borrows the store.
+/// Concurrency: const calls from any number of threads, as far as the user's handler, key function
+/// and codec allow them; a handler with a mutable call operator has no const call, and is called by
+/// one thread at a time.
 template <class Store, class Strategy, class Message, class KeyOf, class Handler>
 class IdempotentHandler {
     using Context = ContextOf<Strategy, Store>;
@@ -100,7 +102,8 @@ public:
 
     /// One outcome per message, in order; a handler's exception becomes `failed` with error().
     /// `facts`: none, or one per message. Each message runs by the strategy's own rules for
-    /// batches. Throws: StoreError.
+    /// batches.
+    /// Throws: StoreError.
     std::vector<Outcome<result_type>> batch(std::span<const Message> messages,
                                             const std::stop_token& stop = {},
                                             std::span<const Identity> facts = {}) const

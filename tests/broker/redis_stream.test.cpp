@@ -188,6 +188,7 @@ TEST_F(RedisStream, r7_3_a_dead_letter_has_all_fields_and_the_reason) {
 TEST_F(RedisStream, a_dead_letter_may_have_more_fields_than_a_script_can_pass_on) {
     Group group;
     std::vector<std::string> names;
+    names.reserve(5'000);
     for (int i = 0; i < 5'000; ++i) {
         names.push_back("field " + std::to_string(i));
     }

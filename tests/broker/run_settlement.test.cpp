@@ -159,7 +159,8 @@ TEST(Run, a_source_that_can_is_told_many_acks_at_once) {
                 note({.what = "ack", .id = delivery->id});
             }
             widest = std::max(widest, deliveries.size());
-            return std::vector<Settled>(deliveries.size(), Settled::yes);
+            std::vector<Settled> answers(deliveries.size(), Settled::yes);
+            return answers;
         }
         std::size_t widest = 0;
     } source;

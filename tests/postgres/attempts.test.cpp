@@ -49,6 +49,7 @@ TEST_F(PostgresAttempts, r3_2_a_failure_waits_for_the_keys_owner_but_not_for_eve
 TEST_F(PostgresAttempts, failures_from_many_threads_are_all_counted) {
     {
         std::vector<std::jthread> threads;
+        threads.reserve(4);
         for (int thread = 0; thread < 4; ++thread) {
             threads.emplace_back([&] {
                 for (int i = 0; i < 10; ++i) {

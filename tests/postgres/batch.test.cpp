@@ -15,6 +15,7 @@ class PostgresBatch : public PostgresTest {
 protected:
     static std::vector<ClaimRequest> requests(const std::vector<std::string>& ids) {
         std::vector<ClaimRequest> asked;
+        asked.reserve(ids.size());
         for (const auto& id : ids) {
             asked.push_back(request(id));
         }
@@ -160,6 +161,7 @@ TEST_F(PostgresBatch, a_record_that_changed_without_its_lock_commits_nothing) {
 
 TEST_F(PostgresBatch, more_than_500_keys_or_equal_ones_are_refused) {
     std::vector<std::string> ids;
+    ids.reserve(501);
     for (int i = 0; i < 501; ++i) {
         ids.push_back(std::to_string(i));
     }

@@ -330,7 +330,7 @@ TEST_F(PostgresHandlerFailure, a_handler_that_makes_up_its_sql_does_not_fill_the
         tx.execute("SELECT " + std::to_string(i));
     }
     const auto prepared = tx.execute("SELECT count(*) FROM pg_prepared_statements").text(0, 0);
-    EXPECT_LE(std::stoi(std::string(*prepared)), 256);
+    EXPECT_LE(std::stoi(prepared.value()), 256);
 }
 
 TEST_F(PostgresHandlerFailure, r8_a_session_that_lost_its_prepared_statements_goes_on_without) {

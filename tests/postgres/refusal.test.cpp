@@ -33,8 +33,8 @@ protected:
         EXPECT_EQ(error->fault(), fault) << error->what();
         EXPECT_NE(std::string(error->what()).find(text), std::string::npos) << error->what();
     }
-    std::string verdict(PostgresOptions options = {}) {
-        PostgresStore store(conninfo_override_.empty() ? conninfo() : conninfo_override_, options);
+    std::string verdict() {
+        PostgresStore store(conninfo_override_.empty() ? conninfo() : conninfo_override_);
         const auto error = thrown<StoreError>([&] { store.verify(); });
         if (!error) {
             return {};
@@ -141,6 +141,7 @@ TEST_F(PostgresRefusal, keys_past_the_limits_are_refused_before_anything_is_writ
 
 TEST_F(PostgresRefusal, any_number_of_instances_may_migrate_at_once) {
     std::vector<std::jthread> instances;
+    instances.reserve(8);
     std::atomic<int> failed{0};
     for (int i = 0; i < 8; ++i) {
         instances.emplace_back([&] {

@@ -204,14 +204,14 @@ const std::vector<Row>& rows() {
          1,
          0,
          0},
-        {"r1_3_commit_lost_the_transaction_is_charged_to_nobody",
+        {"r8_a_handler_that_outstayed_its_transaction_is_charged",
          {{"commit", 1, fault(Fault::lease_lost)}},
          nothing,
          "lease lost",
          "retry",
          1,
          0,
-         0},
+         1},
         {"link_lost_and_the_store_stays_away",
          {{.call = "write", .error = own_error(), .conflict = true},
           {"begin", 2, fault(Fault::unavailable)}},
@@ -225,8 +225,8 @@ const std::vector<Row>& rows() {
     return all;
 }
 
-void PrintTo(const Row& row, std::ostream* out) {
-    *out << row.name;
+std::ostream& operator<<(std::ostream& out, const Row& row) {
+    return out << row.name;
 }
 
 class DedupTable : public ::testing::TestWithParam<Row> {

@@ -44,8 +44,8 @@ struct Row {
     std::string next = ""; ///< what the redelivery comes to; its handler succeeds
 };
 
-void PrintTo(const Row& row, std::ostream* out) {
-    *out << row.name;
+std::ostream& operator<<(std::ostream& out, const Row& row) {
+    return out << row.name;
 }
 
 const auto nothing = [](Lease&) {};

@@ -65,8 +65,8 @@ protected:
 TEST_F(HandlerShapes, functions_lambdas_copies_and_references) {
     EXPECT_EQ(once(leased_.wrap("1", &free_key, &free_handler), order_), "free m-1");
     EXPECT_EQ(once(leased_.wrap("2", free_key, free_handler), order_), "free m-1");
-    EXPECT_EQ(once(leased_.wrap("3", &Order::id, [](Order order) { return order.id; }), order_),
-              "m-1");
+    auto by_value = [](Order order) { return std::move(order.id); };
+    EXPECT_EQ(once(leased_.wrap("3", &Order::id, by_value), order_), "m-1");
     EXPECT_EQ(once(leased_.wrap("4", &Order::id, [](const Order& o) noexcept { return o.number; }),
                    order_),
               7);

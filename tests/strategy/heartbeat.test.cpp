@@ -135,6 +135,7 @@ TEST_F(Heartbeat, many_handlers_at_once_are_all_renewed) {
     std::atomic<unsigned> executed{0};
     {
         std::vector<std::jthread> threads;
+        threads.reserve(8);
         for (int number = 0; number < 8; ++number) {
             threads.emplace_back([&, number] {
                 executed += bill(Order{"m-" + std::to_string(number)}).status() == Status::executed;
@@ -148,6 +149,7 @@ TEST_F(Heartbeat, calls_that_come_and_go_leave_nothing_behind) {
     on_beat();
     const auto bill = wrapped([](const Order&, Lease&) {});
     std::vector<std::jthread> threads;
+    threads.reserve(4);
     for (int thread = 0; thread < 4; ++thread) {
         threads.emplace_back([&, thread] {
             for (int number = 0; number < 200; ++number) {

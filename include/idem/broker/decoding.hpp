@@ -83,7 +83,7 @@ public:
     /// survive decoding where the handler takes them.
     template <KeyedDelivery D>
         requires std::invocable<const Decode&, const D&>
-    auto handle(const D& delivery, std::stop_token stop) const noexcept -> Answer<D> {
+    [[nodiscard]] auto handle(const D& delivery, std::stop_token stop) const noexcept -> Answer<D> {
         try {
             const Message<D> message = decode_(delivery);
             return handled(delivery, message, std::move(stop));
@@ -97,7 +97,7 @@ public:
     template <KeyedDelivery D>
         requires std::invocable<const Decode&, const D&> &&
             detail::BatchesWithFacts<Handler, Message<D>>
-    auto batch(std::span<const D> deliveries, const std::stop_token& stop) const {
+    [[nodiscard]] auto batch(std::span<const D> deliveries, const std::stop_token& stop) const {
         std::vector<Message<D>> messages;
         std::vector<Identity> facts;
         std::vector<Verdict> failures(deliveries.size());

@@ -178,7 +178,8 @@ private:
             if (error.fault() == Fault::unavailable || error.fault() == Fault::rejected) {
                 throw;
             }
-            return std::vector<Settled>(count, Settled::in_doubt);
+            std::vector<Settled> answers(count, Settled::in_doubt);
+            return answers;
         }
     }
 

@@ -126,7 +126,8 @@ public:
     }
 
     /// Starts claim_idle anew; `time` is at most that. False also where it was given here anew.
-    /// Cost: one round trip. Throws: as receive().
+    /// Cost: one round trip.
+    /// Throws: as receive().
     bool extend(Delivery& delivery, milliseconds time) {
         static_cast<void>(time);
         if (!is_ours(delivery)) {

@@ -169,12 +169,11 @@ private:
         if (!reply.is_error()) {
             return;
         }
-        const auto error =
-            redis_error(connection_->where() + " (stream " + what + ")", reply.text());
+        const std::string where = connection_->where() + " (stream " + what + ")";
         if (reply.code() == "READONLY" || reply.code() == "MASTERDOWN") {
             connection_.reset(); // the next may lead to the new primary
         }
-        throw error;
+        throw redis_error(where, reply.text());
     }
     void make_group() {
         const auto reply = connection_->command(

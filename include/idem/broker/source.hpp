@@ -122,8 +122,8 @@ inline void require_valid(const RunOptions& options, bool handler_batches) {
 ///
 /// Throws: the StoreError `rejected` of a store or of the source, after what is at work has
 /// finished in the same way; its own delivery is not settled. std::invalid_argument for options
-/// that cannot be. Concurrency: calls the source and Observer::settled from the calling thread
-/// only.
+/// that cannot be.
+/// Concurrency: calls the source and Observer::settled from the calling thread only.
 template <Source S, DeliveryHandler<S> Handler>
 void run(S& source, const Handler& handler, std::stop_token stop, RunOptions options = {}) {
     detail::require_valid(options, BatchDeliveryHandler<Handler, S>);

@@ -19,6 +19,7 @@ template <class Signature>
 struct FirstOf {
     using type = Deduced;
 };
+// NOLINTNEXTLINE(bugprone-macro-parentheses): qualifiers cannot be in any
 #define IDEM_FIRST_OF(qualifiers)                                                                  \
     template <class R, class C, class A, class... As>                                              \
     struct FirstOf<R (C::*)(A, As...) qualifiers> {                                                \

@@ -91,9 +91,10 @@ private:
 /// Concurrency: one thread at a time. Not to be used by a child of a fork.
 class RedisConnection {
 public:
-    /// Connects and says HELLO. Cost: two round trips, three with a database other than 0.
-    /// Throws: StoreError unavailable; rejected for wrong credentials, a cluster, a server
-    /// below 7.0.
+    /// Connects and says HELLO.
+    /// Cost: two round trips, three with a database other than 0.
+    /// Throws: StoreError unavailable; rejected for wrong credentials, a cluster, a server below
+    /// 7.0.
     RedisConnection(const RedisAddress& address, Deadline deadline) : where_(address.where()) {
         const std::string problem = address.path.empty()
                                         ? socket_.connect_tcp(address.host, address.port, deadline)
@@ -111,7 +112,8 @@ public:
         }
     }
 
-    /// One command, any bytes. Cost: one round trip. An error reply is returned, not thrown.
+    /// One command, any bytes.
+    /// Cost: one round trip. An error reply is returned, not thrown.
     /// Throws: StoreError unavailable where nothing was sent, else in_doubt; the connection is
     /// broken.
     RedisReply command(std::span<const std::string_view> arguments, Deadline deadline) {

@@ -14,7 +14,9 @@
 namespace idem::inline v0::detail {
 
 /// 128 random bits from the kernel. Nothing is kept between two calls, so parent and child of a
-/// fork never draw the same. Cost: one getrandom(2). Throws: std::system_error.
+/// fork never draw the same.
+/// Cost: one getrandom(2).
+/// Throws: std::system_error.
 [[nodiscard]] inline std::string draw_nonce() {
     std::string nonce(16, '\0');
     std::size_t filled = 0;

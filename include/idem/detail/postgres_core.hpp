@@ -81,7 +81,8 @@ public:
     enum class Committed { yes, no, unknown };
     /// Whether the transaction that claimed `key` under `nonce` committed, after the link broke
     /// while it did. Absence proves nothing while the old session may still be at it, so the key's
-    /// lock is had first (semantics.md 2.1). Cost: one trip, and a connection perhaps.
+    /// lock is had first (semantics.md 2.1).
+    /// Cost: one trip, and a connection perhaps.
     Committed did_commit(const Key& key, const std::string& nonce) noexcept {
         try {
             const auto patience = options_.deadline / 4 * 3;

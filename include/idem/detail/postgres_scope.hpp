@@ -71,7 +71,8 @@ public:
     }
 
     /// Sends the opening of the transaction, what was posted, and `steps`; returns the results of
-    /// `steps`. One trip. Throws: as fail().
+    /// `steps`. One trip.
+    /// Throws: as fail().
     std::vector<PqResult> run(PostgresSteps steps) {
         const auto count = static_cast<std::ptrdiff_t>(steps.size());
         auto leg = attempt(steps, false);

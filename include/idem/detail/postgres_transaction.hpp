@@ -19,7 +19,7 @@
 
 namespace idem::inline v0 {
 
-/// The rows that a statement answered. Views into it are good while it lives.
+/// The rows that a statement answered. Views into them are good while they live.
 class PostgresRows {
 public:
     explicit PostgresRows(detail::PqResult result) : result_(std::move(result)) {}
@@ -36,7 +36,7 @@ public:
     }
     /// As the server writes it; a bytea as PQunescapeBytea reads it. Nothing for NULL.
     /// Throws: std::out_of_range.
-    [[nodiscard]] std::optional<std::string_view> text(std::size_t row, std::size_t column) const {
+    [[nodiscard]] std::optional<std::string_view> text(std::size_t row, std::size_t column) const& {
         if (row >= size() || column >= static_cast<std::size_t>(PQnfields(result_.get()))) {
             throw std::out_of_range("idem: PostgresRows has no row " + std::to_string(row) +
                                     ", column " + std::to_string(column));
@@ -47,6 +47,11 @@ public:
         }
         return std::string_view(PQgetvalue(result_.get(), r, c),
                                 static_cast<std::size_t>(PQgetlength(result_.get(), r, c)));
+    }
+    /// Of rows that are about to go: `auto name = tx.execute(...).text(0, 0)` owns its text.
+    [[nodiscard]] std::optional<std::string> text(std::size_t row, std::size_t column) && {
+        const auto view = std::as_const(*this).text(row, column);
+        return view ? std::optional<std::string>(*view) : std::nullopt;
     }
 
 private:
@@ -112,8 +117,8 @@ public:
     void back_to_savepoint() { work_->back_to_savepoint(); }
 
     /// Throws: StoreError, in doubt only after reading back; PostgresError and std::logic_error for
-    /// the handler's own failure. Cost: one trip; a connection and a trip more where the link
-    /// broke.
+    /// the handler's own failure.
+    /// Cost: one trip; a connection and a trip more where the link broke.
     void commit() { work_->commit(); }
     void rollback() noexcept {
         if (work_) {

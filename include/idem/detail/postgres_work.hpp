@@ -6,6 +6,7 @@
 
 #include <idem/detail/failpoint.hpp>
 #include <idem/detail/postgres_claims.hpp>
+#include <idem/detail/postgres_held.hpp>
 #include <idem/detail/postgres_scope.hpp>
 
 #include <algorithm>
@@ -130,7 +131,7 @@ public:
     /// Whoever has the connection may commit by it, so the records are open until complete().
     PGconn* native() {
         scope_.require_open();
-        auto steps = reopening();
+        auto steps = reopening(core_.sql(), scope_.nonce(), held_);
         if (!steps.empty() || !scope_.begun() || scope_.has_pending()) {
             scope_.run(std::move(steps));
         }
@@ -141,7 +142,7 @@ public:
 
     void commit() {
         scope_.require_sound();
-        auto steps = sealing();
+        auto steps = sealing(core_.sql(), scope_.nonce(), held_);
         IDEM_FAILPOINT("postgres: before commit");
         if (steps.empty() && scope_.fresh()) {
             finish();
@@ -172,16 +173,6 @@ public:
     }
 
 private:
-    struct Held {
-        std::string scope, id;
-        std::int64_t lock;
-        Fingerprint fingerprint;
-        seconds retention;
-        bool recorded; ///< its record is written, as completed with the result of a void handler
-        bool open = false; ///< it was written as open since
-        std::optional<std::string> result{};
-        [[nodiscard]] Key key() const { return {scope, id}; }
-    };
     std::int64_t require_claimable(const ClaimRequest& request) const {
         scope_.require_open();
         require_valid(request.key);
@@ -193,7 +184,7 @@ private:
         const bool nested =
             std::any_of(held_.begin(),
                         held_.end(),
-                        [&](const Held& held) { return held.key() == request.key; }) ||
+                        [&](const PostgresHeld& held) { return held.key() == request.key; }) ||
             (users_ != nullptr && core_.joined().holds(users_, lock));
         if (nested) {
             throw std::logic_error("idem: this transaction has claimed this key already: a handler "
@@ -212,80 +203,8 @@ private:
             core_.joined().add(users_, lock);
         }
         if (recorded && scope_.native_given()) {
-            scope_.run(reopening());
+            scope_.run(reopening(core_.sql(), scope_.nonce(), held_));
         }
-    }
-
-    PostgresSteps reopening() {
-        PostgresSteps steps;
-        for (auto& held : held_) {
-            if (held.recorded && !held.open) {
-                held.open = true;
-                steps.push_back(reopen(held));
-            }
-        }
-        return steps;
-    }
-    [[nodiscard]] PostgresStep reopen(const Held& held) const {
-        return {{core_.sql().reopen,
-                 {bytes_parameter(held.scope),
-                  bytes_parameter(held.id),
-                  bytes_parameter(scope_.nonce())}},
-                PostgresOrigin::seal};
-    }
-    /// What makes the records as they are to be: nothing for one message with a void result.
-    PostgresSteps sealing() {
-        PostgresSteps steps;
-        std::vector<const Held*> many;
-        for (const auto& held : held_) {
-            if (held.result && !held.recorded) {
-                many.push_back(&held);
-            } else if (held.result && (held.open || !held.result->empty())) {
-                steps.push_back(
-                    {{core_.sql().complete,
-                      {bytes_parameter(held.scope),
-                       bytes_parameter(held.id),
-                       bytes_parameter(scope_.nonce()),
-                       number_parameter(retention_seconds(held.retention)),
-                       held.result->empty() ? PqParameter{} : bytes_parameter(*held.result)}},
-                     PostgresOrigin::seal});
-            } else if (!held.result && held.recorded && !held.open) {
-                steps.push_back(reopen(held)); // claimed, and not completed
-            }
-        }
-        if (!many.empty()) {
-            steps.push_back(seal_many(std::move(many)));
-        }
-        return steps;
-    }
-    [[nodiscard]] PostgresStep seal_many(std::vector<const Held*> many) const {
-        std::sort(many.begin(), many.end(), [](const Held* left, const Held* right) {
-            return std::pair(std::string_view(left->scope), std::string_view(left->id)) <
-                   std::pair(std::string_view(right->scope), std::string_view(right->id));
-        });
-        std::vector<std::string_view> scopes, ids, results, prints;
-        std::vector<double> retentions;
-        std::vector<std::int32_t> algorithms;
-        std::vector<std::string> digests;
-        digests.reserve(many.size());
-        for (const auto* held : many) {
-            scopes.push_back(held->scope);
-            ids.push_back(held->id);
-            results.push_back(*held->result);
-            prints.push_back(digests.emplace_back(fingerprint_bytes(held->fingerprint)));
-            retentions.push_back(retention_seconds(held->retention));
-            algorithms.push_back(static_cast<std::int32_t>(held->fingerprint.algorithm));
-        }
-        return {{core_.sql().complete_many,
-                 {bytes_parameter(scope_.nonce()),
-                  bytes_array(scopes),
-                  bytes_array(ids),
-                  number_array(retentions),
-                  number_array(algorithms),
-                  bytes_array(prints),
-                  bytes_array(results),
-                  number_parameter(many.size())}},
-                PostgresOrigin::seal};
     }
 
     /// Of a leg with a COMMIT in it that did not end well. Returns where it committed after all.
@@ -296,7 +215,7 @@ private:
         }
         scope_.lose(); // its place in the pool is free for the question
         const auto sealed = std::find_if(
-            held_.begin(), held_.end(), [](const Held& held) { return !!held.result; });
+            held_.begin(), held_.end(), [](const PostgresHeld& held) { return !!held.result; });
         const auto committed = sealed == held_.end()
                                    ? PostgresCore::Committed::unknown
                                    : core_.did_commit(sealed->key(), scope_.nonce());
@@ -330,7 +249,7 @@ private:
     PostgresScope scope_;
     PostgresClaims claims_{core_, scope_};
     PGconn* users_ = nullptr;
-    std::vector<Held> held_;
+    std::vector<PostgresHeld> held_;
 };
 
 } // namespace idem::inline v0::detail

@@ -31,8 +31,8 @@ struct RedisClaimsTaken {
 };
 
 /// The plain writes first, then the script for what they did not settle. Harmless to repeat: a
-/// claim that was won already is recognised by its nonce. Cost: one round trip, two where some key
-/// needs the script (three where the server forgot it).
+/// claim that was won already is recognised by its nonce.
+/// Cost: one round trip, two where some key needs the script (three where the server forgot it).
 inline RedisClaimsTaken take_redis_claims(RedisConnection& connection,
                                           const std::vector<RedisClaim>& claims,
                                           Deadline deadline) {

@@ -40,9 +40,9 @@ public:
     }
 
     /// Runs `call(connection, deadline)`, which must be harmless to repeat: while the deadline
-    /// lasts it is run again where the link broke with an answer due. Throws: StoreError
-    /// unavailable where nothing was sent, in_doubt where the answer never came; what `call`
-    /// throws.
+    /// lasts it is run again where the link broke with an answer due.
+    /// Throws: StoreError unavailable where nothing was sent, in_doubt where the answer never came;
+    /// what `call` throws.
     template <class Call>
     auto run(const Call& call) {
         return run_on(many_, call);

@@ -39,7 +39,8 @@ public:
         connection.append({"SCRIPT", "LOAD", text_});
     }
 
-    /// Runs it once. Cost: one round trip, two where the server does not know it.
+    /// Runs it once.
+    /// Cost: one round trip, two where the server does not know it.
     /// Throws: as RedisConnection::command(); an error reply is returned.
     RedisReply run(RedisConnection& connection,
                    std::initializer_list<std::string_view> arguments,
@@ -57,7 +58,8 @@ public:
     }
 
     /// Runs it `count` times, in one pipeline: `arguments(i)` are those of the i-th, good until all
-    /// replies came. Cost: one round trip, two where the server does not know it.
+    /// replies came.
+    /// Cost: one round trip, two where the server does not know it.
     template <class ArgumentsOf>
     std::vector<RedisReply> run_all(RedisConnection& connection,
                                     std::size_t count,

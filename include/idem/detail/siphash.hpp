@@ -26,22 +26,21 @@ public:
 
     constexpr void absorb(std::uint64_t word) noexcept {
         v3_ ^= word;
-        rounds<2>();
+        rounds(2);
         v0_ ^= word;
     }
     constexpr Digest128 finish() noexcept {
         v2_ ^= 0xee;
-        rounds<4>();
+        rounds(4);
         const std::uint64_t first = v0_ ^ v1_ ^ v2_ ^ v3_;
         v1_ ^= 0xdd;
-        rounds<4>();
+        rounds(4);
         return {.high = first, .low = v0_ ^ v1_ ^ v2_ ^ v3_};
     }
 
 private:
-    template <int Count>
-    constexpr void rounds() noexcept {
-        for (int i = 0; i < Count; ++i) {
+    constexpr void rounds(int count) noexcept {
+        for (int i = 0; i < count; ++i) {
             v0_ += v1_;
             v1_ = std::rotl(v1_, 13) ^ v0_;
             v0_ = std::rotl(v0_, 32);

@@ -40,14 +40,14 @@ public:
     SqliteTransaction& operator=(const SqliteTransaction&) = delete;
     ~SqliteTransaction() { rollback(); }
 
-    /// Runs one statement of the handler, with `values` for its parameters, and returns its rows.
-    /// A statement that fails changes nothing, and the transaction goes on, unless SQLite says
+    /// Runs one statement of the handler, with `values` for its parameters, and returns its rows. A
+    /// statement that fails changes nothing, and the transaction goes on, unless SQLite says
     /// otherwise (ON CONFLICT ROLLBACK, a full disk): then everything is rolled back, and neither
     /// another statement nor commit() will succeed.
     /// Throws: SqliteError; std::logic_error for what would end the transaction (COMMIT, ROLLBACK,
     /// BEGIN), before it runs; std::invalid_argument for more than one statement or another number
-    /// of values than parameters. Cost: no trip, SQLite is in this process. Statements are compiled
-    /// once per connection.
+    /// of values than parameters.
+    /// Cost: no trip, SQLite is in this process. Statements are compiled once per connection.
     template <SqliteValue... Values>
     SqliteRows execute(std::string_view sql, const Values&... values) {
         require_intact();

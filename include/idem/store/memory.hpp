@@ -149,10 +149,12 @@ private:
         return shards_[(std::hash<std::string_view>{}(key) >> 32U) & (shards_.size() - 1)];
     }
     bool count_one_more() noexcept {
-        if (records_.fetch_add(1) < options_.max_records) {
-            return true;
+        auto count = records_.load();
+        while (count < options_.max_records) {
+            if (records_.compare_exchange_weak(count, count + 1)) {
+                return true;
+            }
         }
-        --records_;
         return false;
     }
     bool evict_from(Shard& shard) {

@@ -21,9 +21,9 @@ public:
 
     /// A token of 32 hexadecimal digits, 128 random bits, good for a first redeem within `ttl`. It
     /// is remembered as expired for seven days more. `intent` is the fingerprint that a redeem must
-    /// not contradict; without one the first redeem binds it. Cost: one round trip. Where it
-    /// throws, no token is out that anybody could know. Throws: StoreError; std::invalid_argument
-    /// for a scope or a ttl past the limits.
+    /// not contradict; without one the first redeem binds it.
+    /// Cost: one round trip. Where it throws, no token is out that anybody could know.
+    /// Throws: StoreError; std::invalid_argument for a scope or a ttl past the limits.
     [[nodiscard]] std::string
     issue(std::string_view scope, seconds ttl, const Fingerprint& intent = {}) {
         require_valid({scope, "token"});

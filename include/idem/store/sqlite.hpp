@@ -63,7 +63,8 @@ public:
     /// In the user's open transaction of their own connection, which the caller keeps and commits;
     /// the table of records is the one of its main database. Better begun with BEGIN IMMEDIATE:
     /// otherwise the claim takes the write lock, and cannot where the transaction has read already
-    /// and others have written since. Throws: std::logic_error where no transaction is open.
+    /// and others have written since.
+    /// Throws: std::logic_error where no transaction is open.
     [[nodiscard]] SqliteTransaction join(sqlite3* native);
     /// Reads, without the write lock.
     [[nodiscard]] Claim<std::monostate> peek(const ClaimRequest& request);

@@ -17,9 +17,9 @@
 namespace idem::inline v0 {
 
 /// Effectively once for what the handler writes through the transaction it is given, and for
-/// nothing else it does: a mail, an HTTP call repeats after a crash and on a rerun
-/// (semantics.md 1.8). The handler takes the message and a `Store::Transaction&`. Cost: what the
-/// store's begin, claim, complete and commit cost; see the store.
+/// nothing else it does: a mail, an HTTP call repeats after a crash and on a rerun (semantics.md
+/// 1.8). The handler takes the message and a `Store::Transaction&`.
+/// Cost: what the store's begin, claim, complete and commit cost; see the store.
 struct DedupTable {
     unsigned reruns = 3;    ///< of the whole handler, after a serialization failure or a deadlock
     std::size_t chunk = 64; ///< messages of a batch per transaction
@@ -68,7 +68,16 @@ DedupTable::run(S& store, const Request& request, const Work<typename S::Transac
         }
         IDEM_FAILPOINT("table: before begin");
         auto tx = store.begin();
-        auto end = detail::attempt_in(tx, asked, work);
+        detail::Attempted end;
+        try {
+            end = detail::attempt_in(tx, asked, work);
+        } catch (const StoreError& error) {
+            if (error.fault() == Fault::lease_lost && !charged) { // it outstayed max_handler_time
+                tx.rollback();
+                store.record_failure(asked, error.what());
+            }
+            throw;
+        }
         if (end.again && rerun < reruns) {
             continue;
         }

@@ -75,8 +75,8 @@ inline Verdict RowFence::verdict() const {
 /// For handlers that are idempotent as they stand: `SET status = …`, `DELETE`, or an INSERT whose
 /// own unique key refuses the second. Without a context the promise is at least once, and a
 /// repeated run must come to the same; with a `RowFence&` the handler's own row decides, and the
-/// effect happens once. A delta (`x = x - n`) is not naturally idempotent: use DedupTable. Cost: no
-/// round trip of its own.
+/// effect happens once. A delta (`x = x - n`) is not naturally idempotent: use DedupTable.
+/// Cost: no round trip of its own.
 struct NaturallyIdempotent {
     template <class S>
     using Context = RowFence;

@@ -12,8 +12,8 @@ namespace idem::inline v0 {
 /// The message names it by Identity::token; without one its id is the token, and then none is ever
 /// "spent". The same message again replays or is in progress; another message with the token is
 /// refused, as are unknown and expired ones, each with its reason. At least once, as
-/// DistributedLock. The handler takes the message, or the message and a `Lease&`. Cost: two round
-/// trips, one for a duplicate.
+/// DistributedLock. The handler takes the message, or the message and a `Lease&`.
+/// Cost: two round trips, one for a duplicate.
 struct OneTimeToken {
     milliseconds lease{30'000};
     bool client_generated = false; ///< the client makes the token, its first redeem the record

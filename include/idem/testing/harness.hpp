@@ -152,7 +152,7 @@ template <class H>
 [[nodiscard]] Seen look(H& harness, const ClaimRequest& request) {
     if constexpr (TransactionalHarness<H>) {
         auto transaction = harness.store().begin();
-        const auto answer = seen(transaction.claim(request));
+        auto answer = seen(transaction.claim(request));
         transaction.rollback();
         return answer;
     } else {

@@ -25,7 +25,7 @@
 // it models them BatchTransactionContract and PeekingStoreContract; its harness has, beside
 // store(), `void write_effect(Store::Transaction&, const std::string& id)` and `std::size_t
 // count_effects(const std::string& id)`, which counts what is committed, through a connection of
-// its own. A store with both modes takes TwoModeContract too.
+// its own.
 //
 // Where a law allows stores to differ, the harness says which by a constant of
 // idem::testing::Differences. `static std::string missing()` skips every test with the reason it

@@ -259,63 +259,6 @@ REGISTER_TYPED_TEST_SUITE_P(PeekingStoreContract,
                             r3_3_peek_answers_what_claim_would_and_writes_nothing,
                             peek_does_not_wait_for_an_open_transaction);
 
-/// Of a store that models DedupStore and TransactionalStore over one table; instantiate it with the
-/// harness of either mode.
-template <class Harness>
-class TwoModeContract : public ContractTest<Harness> {};
-TYPED_TEST_SUITE_P(TwoModeContract);
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TwoModeContract);
-
-TYPED_TEST_P(TwoModeContract, r4_6_a_lease_is_in_progress_for_a_transaction) {
-    const auto mine = must_claim(this->store().claim(this->request()));
-    {
-        auto transaction = this->store().begin();
-        EXPECT_EQ(answer_of(transaction.claim(this->request())), Answer::in_progress);
-    }
-    EXPECT_EQ(this->store().complete(mine.ticket, "by lease"), TicketState::valid);
-    auto transaction = this->store().begin();
-    EXPECT_EQ(must_be<Completed>(transaction.claim(this->request())).result, "by lease");
-}
-
-TYPED_TEST_P(TwoModeContract, r4_6_an_open_transaction_is_in_progress_for_a_lease) {
-    auto transaction = this->store().begin();
-    static_cast<void>(must_claim(transaction.claim(this->request())));
-    EXPECT_EQ(answer_of(this->store().claim(this->request())), Answer::in_progress);
-    transaction.complete(this->request(), "joined");
-    transaction.commit();
-    EXPECT_EQ(must_be<Completed>(this->store().claim(this->request())).result, "joined");
-}
-
-TYPED_TEST_P(TwoModeContract, r4_6_a_lease_that_ran_out_is_taken_over_by_a_transaction) {
-    const auto old = must_claim(this->store().claim(this->short_request()));
-    this->let_short_lease_pass();
-    auto transaction = this->store().begin();
-    const auto mine = must_claim(transaction.claim(this->request()));
-    EXPECT_TRUE(mine.takeover);
-    EXPECT_EQ(mine.attempt, 2U);
-    transaction.complete(this->request(), "joined");
-    transaction.commit();
-    EXPECT_EQ(this->store().complete(old.ticket, "by lease"), TicketState::outdated);
-    EXPECT_EQ(must_be<Completed>(this->store().claim(this->request())).result, "joined");
-}
-
-TYPED_TEST_P(TwoModeContract, r4_6_attempts_of_both_modes_are_counted_together) {
-    auto asked = this->request();
-    asked.max_attempts = 2;
-    const auto mine = must_claim(this->store().claim(asked));
-    this->store().abandon(mine.ticket, "failed");
-    this->store().record_failure(asked, "failed");
-    EXPECT_EQ(must_be<Dead>(this->store().claim(asked)).attempts, 2U);
-    auto transaction = this->store().begin();
-    EXPECT_EQ(must_be<Dead>(transaction.claim(asked)).attempts, 2U);
-}
-
-REGISTER_TYPED_TEST_SUITE_P(TwoModeContract,
-                            r4_6_a_lease_is_in_progress_for_a_transaction,
-                            r4_6_an_open_transaction_is_in_progress_for_a_lease,
-                            r4_6_a_lease_that_ran_out_is_taken_over_by_a_transaction,
-                            r4_6_attempts_of_both_modes_are_counted_together);
-
 } // namespace idem::inline v0::testing
 
 #endif // IDEM_TESTING_TRANSACTIONAL_STORE_CONTRACT_HPP

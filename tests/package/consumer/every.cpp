@@ -5,4 +5,6 @@
 
 const void* address_in_the_other_file();
 
-int main() { return &idem::library_version == address_in_the_other_file() ? 0 : 1; }
+int main() {
+    return &idem::library_version == address_in_the_other_file() ? 0 : 1;
+}

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "every.hpp"
 
-const void* address_in_the_other_file() { return &idem::library_version; }
+const void* address_in_the_other_file() {
+    return &idem::library_version;
+}
