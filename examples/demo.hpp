@@ -53,7 +53,8 @@ public:
     explicit Progress(std::string what) : what_(std::move(what)) {}
     void show(long done, long all, int kills) {
         const long step = terminal_ ? 1 : 20;
-        const long share = all == 0 ? 100 : done * 100 / all;
+        const long share =
+            done < all ? done * 100 / all : 99; // what was lost in a kill comes again
         if (share / step == shown_ / step) {
             return;
         }
@@ -110,7 +111,7 @@ inline void print_header() {
                 "charges",
                 "lost",
                 "doubled",
-                "cents too many");
+                "cents off");
 }
 inline int print_verdict(const Count& idem, std::size_t distinct) {
     std::printf(

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -85,7 +86,7 @@ public:
         database.number(tables);
         idem::SqliteStore(database_).migrate();
         write(stream);
-        work(static_cast<long>(std::filesystem::file_size(journal_)), kills);
+        work(static_cast<long>(stream.size()), kills);
         return count(database, stream);
     }
 
@@ -96,26 +97,26 @@ private:
             journal << order_id << ' ' << cents << '\n';
         }
     }
-    /// Kills the worker each time that a further part of the journal is done, in mid-work: while it
-    /// has deliveries in hand.
-    void work(long size, int kills) {
+    /// Kills the worker each time that it has handled a further part of the stream, in mid-work:
+    /// while it has deliveries in hand.
+    void work(long messages, int kills) {
         Progress progress(name_);
         const Tally tally(tally_path());
-        for (killed_ = 0; killed_ < kills;) {
-            ChildProcess worker(command());
-            const long part = size * (killed_ + 1) / (kills + 1);
-            while (done() < part && worker.running()) {
-                progress.show(done(), size, killed_);
+        const auto size = static_cast<long>(std::filesystem::file_size(journal_));
+        auto watch = [&](ChildProcess& worker, long until) {
+            while (tally.counters().delivered < until && done() < size && worker.running()) {
+                progress.show(tally.counters().delivered, messages, killed_);
             }
+        };
+        for (killed_ = 0; killed_ < kills; ++killed_) {
+            ChildProcess worker(command());
+            watch(worker, messages * (killed_ + 1) / (kills + 1));
             if (!worker.kill(SIGKILL) || !worker.wait(std::chrono::seconds(60))) {
                 throw std::runtime_error("the worker ended by itself");
             }
-            ++killed_;
         }
         ChildProcess worker(command());
-        while (done() < size && worker.running()) {
-            progress.show(done(), size, killed_);
-        }
+        watch(worker, std::numeric_limits<long>::max());
         worker.kill(SIGTERM);
         const auto ended = worker.wait(std::chrono::seconds(60));
         if (!ended || (!ended->cleanly() && ended->signal != SIGTERM)) {
