@@ -74,21 +74,26 @@ enum class [[nodiscard]] TicketState : bool{outdated, valid};
 ///
 /// | expression                | law                                                              |
 /// |---------------------------|------------------------------------------------------------------|
-/// | claim(request)            | atomic: of any number of concurrent claims of one key one is
-/// Claimed, the others InProgress | |                           | a completed key answers
-/// Completed, with the bytes given to complete | |                           | a key whose lease
-/// ran out is Claimed with takeover, a greater attempt and a greater fence | | | only the store's
-/// own clock decides that                          | |                           | another
-/// fingerprint than the completed record's is Conflict; the handler must not run | | | in progress
-/// wins over conflict; no fingerprint never conflicts   | |                           | attempts ≥
-/// max_attempts > 0 is Dead                              | |                           | scopes
-/// never interact; any bytes in scope and id                 | | complete(ticket, text)    | valid:
-/// the record is completed, durably by S::durability, for `retention` | | | a ticket that expired
-/// but was not overtaken is valid             | |                           | outdated: another
-/// claim overtook it, and nothing changed         | |                           | repeated with the
-/// same ticket and text: valid, nothing changes   | | abandon(ticket, why)      | the key is free,
-/// its attempt stays counted; an outdated or completed one is not touched | | | best effort,
-/// noexcept: otherwise the lease ends by itself        |
+/// | claim(request)            | atomic: of any number of concurrent claims of one key one is     |
+/// |                           | Claimed, the others InProgress                                   |
+/// |                           | a completed key answers Completed, with the bytes given to       |
+/// |                           | complete                                                         |
+/// |                           | a key whose lease ran out is Claimed with takeover, a greater    |
+/// |                           | attempt and a greater fence                                      |
+/// |                           | only the store's own clock decides that                          |
+/// |                           | another fingerprint than the record's is Conflict; the handler   |
+/// |                           | must not run                                                     |
+/// |                           | in progress wins over conflict; no fingerprint never conflicts   |
+/// |                           | attempts ≥ max_attempts > 0 is Dead                              |
+/// |                           | scopes never interact; any bytes in scope and id                 |
+/// | complete(ticket, text)    | valid: the record is completed, durably by S::durability, for    |
+/// |                           | `retention`                                                      |
+/// |                           | a ticket that expired but was not overtaken is valid             |
+/// |                           | outdated: another claim overtook it, and nothing changed         |
+/// |                           | repeated with the same ticket and text: valid, nothing changes   |
+/// | abandon(ticket, why)      | the key is free, its attempt stays counted; an outdated or       |
+/// |                           | completed one is not touched                                     |
+/// |                           | best effort, noexcept: otherwise the lease ends by itself        |
 ///
 /// Concurrency: every member may be called from any number of threads.
 template <class S>
@@ -153,15 +158,19 @@ concept ParkingStore = DedupStore<S> &&
 ///
 /// | expression                | law                                                              |
 /// |---------------------------|------------------------------------------------------------------|
-/// | claim(request)            | never blocks on another owner, never leaves the transaction
-/// aborted | |                           | held by an open transaction elsewhere: InProgress | |
-/// complete(request, text)   | the record, with its result, is part of the commit               |
+/// | claim(request)            | never blocks on another owner, never leaves the transaction      |
+/// |                           | aborted                                                          |
+/// |                           | held by an open transaction elsewhere: InProgress                |
+/// | complete(request, text)   | the record, with its result, is part of the commit               |
 /// | commit()                  | record and writes become visible together, or it throws          |
-/// |                           | StoreError is the store's failure; in_doubt only after reading
-/// back | |                           | any other exception is the handler's: its posted statement,
-/// a deferred constraint, a transaction it broke | | rollback()                | nothing of it
-/// happened; gives the connection back. So does the destructor | | conflicted()              |
-/// serialization failure, deadlock, link lost before COMMIT: run it all again |
+/// |                           | StoreError is the store's failure; in_doubt only after reading   |
+/// |                           | back                                                             |
+/// |                           | any other exception is the handler's: its posted statement, a    |
+/// |                           | deferred constraint, a transaction it broke                      |
+/// | rollback()                | nothing of it happened; gives the connection back. So does the   |
+/// |                           | destructor                                                       |
+/// | conflicted()              | serialization failure, deadlock, link lost before COMMIT: run it |
+/// |                           | all again                                                        |
 template <class T>
 concept StoreTransaction = std::movable<T> && !std::copyable<T> &&
                            requires(T & tx, const ClaimRequest& request, std::string_view result) {
@@ -175,9 +184,9 @@ concept StoreTransaction = std::movable<T> && !std::copyable<T> &&
 
 /// Where record and effect commit in one step. Not a DedupStore: no lease, no ticket.
 ///
-/// | begin()                   | a transaction of its own, or StoreError                          |
-/// | record_failure(request, why) | counts an attempt in a transaction of its own; only after
-/// rollback(); never touches a completed record |
+/// | begin()                      | a transaction of its own, or StoreError                       |
+/// | record_failure(request, why) | counts an attempt in a transaction of its own; only after     |
+/// |                              | rollback(); never touches a completed record                  |
 template <class S>
 concept TransactionalStore = requires(S& store, const ClaimRequest& request, std::string_view why) {
     requires StoreTransaction<typename S::Transaction>;
@@ -186,15 +195,35 @@ concept TransactionalStore = requires(S& store, const ClaimRequest& request, std
     requires noexcept(store.record_failure(request, why));
 };
 
-/// | peek(request)             | what claim would answer, read without a lock; Claimed: nothing in
-/// the way | Used before the transaction of a delivery that says it was delivered before.
+/// A transaction that carries several messages.
+///
+/// | claim(requests)             | locks in key order and reads; writes nothing; the keys differ  |
+/// | savepoint()                 | before each handler                                            |
+/// | back_to_savepoint()         | undoes that handler's writes and no other's                    |
+/// | complete(requests, results) | the succeeded ones, last, in one statement                     |
+template <class T>
+concept BatchTransaction = StoreTransaction<T> &&
+    requires(T& tx, std::span<const ClaimRequest> requests, std::span<const std::string> results) {
+    { tx.claim(requests) } -> std::same_as<std::vector<Claim<std::monostate>>>;
+    { tx.savepoint() } -> std::same_as<void>;
+    { tx.back_to_savepoint() } -> std::same_as<void>;
+    { tx.complete(requests, results) } -> std::same_as<void>;
+};
+
+template <class S>
+concept BatchTransactionalStore =
+    TransactionalStore<S> && BatchTransaction<typename S::Transaction>;
+
+/// | peek(request)             | what claim would answer, read without a lock; Claimed: nothing   |
+/// |                           | in the way                                                       |
+/// Used before the transaction of a delivery that says it was delivered before.
 template <class S>
 concept PeekingStore = TransactionalStore<S> && requires(S& store, const ClaimRequest& request) {
     { store.peek(request) } -> std::same_as<Claim<std::monostate>>;
 };
 
-/// | join(native)              | a transaction that the user has open: commit() releases a
-/// savepoint, rollback() returns to it |
+/// | join(native)              | a transaction that the user has open: commit() releases a        |
+/// |                           | savepoint, rollback() returns to it                              |
 template <class S, class Native>
 concept JoinableStore = TransactionalStore<S> && requires(S& store, Native native) {
     { store.join(native) } -> std::same_as<typename S::Transaction>;

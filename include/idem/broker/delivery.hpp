@@ -25,10 +25,10 @@ inline constexpr std::string_view key = "idempotency-key", message_id = "message
                                   origin = "idem-origin", created = "idem-created";
 } // namespace header
 
-/// | payload()      | the bytes as they came                                                     |
-/// | header(name)   | what travels beside them; none: absent                                     |
-/// | identity()     | the id by semantics.md 5.1 (none: empty, so the message is invalid), the
-/// payload's fingerprint, created, position, redelivered |
+/// | payload()      | the bytes as they came                                                      |
+/// | header(name)   | what travels beside them; none: absent                                      |
+/// | identity()     | the id by semantics.md 5.1 (none: empty, so the message is invalid), the    |
+/// |                | payload's fingerprint, created, position, redelivered                       |
 ///
 /// Views are good while the delivery lives, and borrow from it. What handlers read never changes:
 /// extend() runs beside them.

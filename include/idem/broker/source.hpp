@@ -24,17 +24,19 @@ namespace idem::inline v0 {
 
 /// Where deliveries come from, and settlements go to.
 ///
-/// | expression            | law                                                                 |
-/// |-----------------------|---------------------------------------------------------------------|
-/// | receive(time)         | waits for deliveries, at most `time`; 0: asks, and does not wait    |
-/// |                       | what was received and neither settled nor lost comes again, to this
-/// consumer or another | | settle(delivery, how) | carries out ack, retry or dead_letter, by the
-/// assignment that gave the delivery | |                       | yes: the broker has it. A dead
-/// letter is confirmed before its source is acked | |                       | lost: the delivery is
-/// no longer ours, and nothing was done          | |                       | in_doubt: the link
-/// broke while the answer was due                   | |                       | retry: the broker
-/// gives it again, after how.delay where it can      | | extend(delivery, time)| true: it stays
-/// ours for `time` more. False: it is no longer ours    |
+/// | expression             | law                                                                 |
+/// |------------------------|---------------------------------------------------------------------|
+/// | receive(time)          | waits for deliveries, at most `time`; 0: asks, and does not wait    |
+/// |                        | what was received and neither settled nor lost comes again, to this |
+/// |                        | consumer or another                                                 |
+/// | settle(delivery, how)  | carries out ack, retry or dead_letter, by the assignment that gave  |
+/// |                        | the delivery                                                        |
+/// |                        | yes: the broker has it. A dead letter is confirmed before its       |
+/// |                        | source is acked                                                     |
+/// |                        | lost: the delivery is no longer ours, and nothing was done          |
+/// |                        | in_doubt: the link broke while the answer was due                   |
+/// |                        | retry: the broker gives it again, after how.delay where it can      |
+/// | extend(delivery, time) | true: it stays ours for `time` more. False: it is no longer ours    |
 ///
 /// Each may throw StoreError: unavailable (nothing happened, ask again) or rejected (a human must
 /// act). The optional powers are in broker/source_powers.hpp.

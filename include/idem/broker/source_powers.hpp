@@ -23,8 +23,8 @@ struct DeliveryDeadline {
     bool renewable = true;
 };
 
-/// | receive(time, n)    | as receive(time), at most n deliveries; 0: serves the connection (a
-/// client that must be polled) and takes none |
+/// | receive(time, n)    | as receive(time), at most n deliveries; 0: serves the connection (a    |
+/// |                     | client that must be polled) and takes none                             |
 template <class S>
 concept BoundedSource = requires(S& source, milliseconds time, std::size_t at_most) {
     { source.receive(time, at_most) } -> std::same_as<std::vector<typename S::Delivery>>;
@@ -36,8 +36,9 @@ concept DeadlinedSource = requires(const S& source) {
     { source.deadline() } -> std::same_as<DeliveryDeadline>;
 };
 
-/// | lane(delivery)      | what must stay in order: of one lane, one is handled at a time, in the
-/// order of receipt, and a held one holds all behind it. Never changes for a delivery |
+/// | lane(delivery)      | what must stay in order: of one lane, one is handled at a time, in the |
+/// |                     | order of receipt, and a held one holds all behind it. Never changes    |
+/// |                     | for a delivery                                                         |
 template <class S>
 concept LanedSource = requires(const S& source, const typename S::Delivery& delivery) {
     { source.lane(delivery) } -> std::same_as<std::uint64_t>;
@@ -57,8 +58,8 @@ concept BulkAckSource = requires(S& source, std::span<typename S::Delivery* cons
     { source.acknowledge(deliveries) } -> std::same_as<std::vector<Settled>>;
 };
 
-/// | delivery.defect()   | why no handler can take it (a payload that is missing, an entry that was
-/// trimmed): its settlement. None: it is whole |
+/// | delivery.defect()   | why no handler can take it (a payload that is missing, an entry that   |
+/// |                     | was trimmed): its settlement. None: it is whole                        |
 template <class D>
 concept InspectedDelivery = requires(const D& delivery) {
     { delivery.defect() } -> std::same_as<std::optional<Settlement>>;

@@ -5,7 +5,6 @@
 // What a handler is given: the open transaction.
 
 #include <idem/detail/postgres_work.hpp>
-#include <idem/strategy/strategy.hpp>
 
 #include <charconv>
 #include <memory>

@@ -6,7 +6,6 @@
 
 #include <idem/dedup_store.hpp>
 #include <idem/detail/sqlite_transaction.hpp>
-#include <idem/strategy/strategy.hpp>
 
 #include <array>
 #include <atomic>

@@ -18,25 +18,6 @@
 
 namespace idem::inline v0 {
 
-/// A transaction that carries several messages.
-///
-/// | claim(requests)             | locks in key order and reads; writes nothing; the keys differ  |
-/// | savepoint()                 | before each handler                                            |
-/// | back_to_savepoint()         | undoes that handler's writes and no other's                    |
-/// | complete(requests, results) | the succeeded ones, last, in one statement                     |
-template <class T>
-concept BatchTransaction = StoreTransaction<T> &&
-    requires(T& tx, std::span<const ClaimRequest> requests, std::span<const std::string> results) {
-    { tx.claim(requests) } -> std::same_as<std::vector<Claim<std::monostate>>>;
-    { tx.savepoint() } -> std::same_as<void>;
-    { tx.back_to_savepoint() } -> std::same_as<void>;
-    { tx.complete(requests, results) } -> std::same_as<void>;
-};
-
-template <class S>
-concept BatchTransactionalStore =
-    TransactionalStore<S> && BatchTransaction<typename S::Transaction>;
-
 /// One message's call, without its type.
 struct Request {
     Key key;
@@ -91,9 +72,10 @@ struct NoContext {};
 template <class P, class S>
 using ContextOf = typename P::template Context<S>;
 
-/// | run(store, request, work) | the verdict; a handler's exception is in it, a store's failure is
-/// thrown as StoreError | | guarantee(takes)          | what is promised of a handler that takes,
-/// or does not take, the context |
+/// | run(store, request, work) | the verdict; a handler's exception is in it, a store's failure   |
+/// |                           | is thrown as StoreError                                          |
+/// | guarantee(takes)          | what is promised of a handler that takes, or does not take, the  |
+/// |                           | context                                                          |
 template <class P, class S>
 concept StrategyFor = std::copyable<P> && requires(const P& strategy,
                                                    S& store,
