@@ -188,17 +188,18 @@ private:
         }
     }
     static Request request_of(const Site& site, const Identity& identity, std::stop_token stop) {
-        return {.key = {site.scope, identity.id.view()},
-                .fingerprint = identity.fingerprint,
-                .version = identity.version,
-                .created = identity.created,
-                .retention = site.options.retention,
-                .max_attempts = site.options.max_attempts,
-                .token = identity.token ? identity.token->view() : std::string_view{},
-                .position = identity.position,
-                .redelivered = identity.redelivered,
-                .max_handler_time = site.options.max_handler_time,
-                .stop = std::move(stop)};
+        Request request{.key = {site.scope, identity.id.view()},
+                        .fingerprint = identity.fingerprint,
+                        .version = identity.version,
+                        .created = identity.created,
+                        .retention = site.options.retention,
+                        .max_attempts = site.options.max_attempts,
+                        .token = identity.token ? identity.token->view() : std::string_view{},
+                        .position = identity.position,
+                        .redelivered = identity.redelivered,
+                        .max_handler_time = site.options.max_handler_time};
+        request.stop = std::move(stop);
+        return request;
     }
     template <class AnyBound>
     static Answer outcome_of(Verdict verdict, AnyBound& bound) {

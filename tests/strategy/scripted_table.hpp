@@ -125,7 +125,7 @@ public:
             if (state().held.count(name) != 0) {
                 return idem::InProgress{idem::milliseconds{0}};
             }
-            const auto answer = table_->answer(request, name);
+            auto answer = table_->answer(request, name);
             if (std::holds_alternative<idem::Claimed<std::monostate>>(answer)) {
                 state().held.insert(name);
                 held_.insert(name);

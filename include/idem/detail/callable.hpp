@@ -19,17 +19,22 @@ template <class Signature>
 struct FirstOf {
     using type = Deduced;
 };
-// NOLINTNEXTLINE(bugprone-macro-parentheses): qualifiers cannot be in any
-#define IDEM_FIRST_OF(qualifiers)                                                                  \
-    template <class R, class C, class A, class... As>                                              \
-    struct FirstOf<R (C::*)(A, As...) qualifiers> {                                                \
-        using type = A;                                                                            \
-    };
-IDEM_FIRST_OF()
-IDEM_FIRST_OF(const)
-IDEM_FIRST_OF(noexcept)
-IDEM_FIRST_OF(const noexcept)
-#undef IDEM_FIRST_OF
+template <class R, class C, class A, class... As>
+struct FirstOf<R (C::*)(A, As...)> {
+    using type = A;
+};
+template <class R, class C, class A, class... As>
+struct FirstOf<R (C::*)(A, As...) const> {
+    using type = A;
+};
+template <class R, class C, class A, class... As>
+struct FirstOf<R (C::*)(A, As...) noexcept> {
+    using type = A;
+};
+template <class R, class C, class A, class... As>
+struct FirstOf<R (C::*)(A, As...) const noexcept> {
+    using type = A;
+};
 template <class R, class A, class... As>
 struct FirstOf<R (*)(A, As...)> {
     using type = A;
