@@ -117,7 +117,7 @@ TEST_F(PostgresLostLink, r2_1_the_read_back_waits_for_the_old_session) {
     outside().run("SELECT pg_advisory_lock(4711)");
     auto tx = handled(behind());
     proxy().at("COMMIT", LinkProxy::Next::lose_answer);
-    const std::jthread release([this] {
+    std::jthread release([this] {
         // Once the question waits for the key's lock, the old session may commit.
         PostgresSession watcher(conninfo());
         EXPECT_TRUE(eventually([&] {
@@ -127,6 +127,7 @@ TEST_F(PostgresLostLink, r2_1_the_read_back_waits_for_the_old_session) {
         outside().run("SELECT pg_advisory_unlock(4711)");
     });
     tx.commit();
+    release.join();
     EXPECT_EQ(effects(), 1);
     EXPECT_FALSE(tx.conflicted());
 }
