@@ -117,7 +117,7 @@ public:
     /// expired for seven days more.
     [[nodiscard]] std::string
     issue(std::string_view scope, seconds ttl, const Fingerprint& intent) {
-        auto token = detail::hexadecimal(detail::draw_nonce());
+        auto token = detail::fresh_token();
         require_valid({scope, token});
         const auto key = detail::memory_key(scope, token);
         auto& shard = shard_of(key);
