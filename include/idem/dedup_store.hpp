@@ -195,6 +195,16 @@ concept TransactionalStore = requires(S& store, const ClaimRequest& request, std
     requires noexcept(store.record_failure(request, why));
 };
 
+/// | refund_failure(request)      | one attempt that record_failure counted is not counted after  |
+/// |                              | all; best effort                                              |
+/// For a delivery that was charged in advance and whose attempt turned out to count for nothing.
+template <class S>
+concept RefundingTransactionalStore = TransactionalStore<S> &&
+    requires(S& store, const ClaimRequest& request) {
+    { store.refund_failure(request) } -> std::same_as<void>;
+    requires noexcept(store.refund_failure(request));
+};
+
 /// A transaction that carries several messages.
 ///
 /// | claim(requests)             | locks in key order and reads; writes nothing; the keys differ  |

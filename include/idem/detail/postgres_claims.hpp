@@ -71,10 +71,13 @@ public:
             if (usable && leg.sqlstate == "55P03") {
                 return std::nullopt;
             }
-            if (!usable || !is_unprepared(leg.sqlstate) || again == 2) {
+            const bool behind = leg.sqlstate == "40001"; // the snapshot misses who was first
+            if (!usable || !(behind || is_unprepared(leg.sqlstate)) || again == 2) {
                 scope_.fail(leg, steps);
             }
-            core_.stop_preparing();
+            if (!behind) {
+                core_.stop_preparing();
+            }
         }
     }
 

@@ -19,6 +19,10 @@
 
 namespace idem::inline v0 {
 
+/// Of the transactions that the store begins for handlers. Above read_committed the server refuses
+/// what would not fit, with 40001, and DedupTable runs the handler again (DedupTable::reruns).
+enum class PostgresIsolation { read_committed, repeatable_read, serializable };
+
 struct PostgresOptions {
     /// name or schema.name; with a schema no handler's search_path can hide it. All programs over
     /// one table must write it alike: it is part of the lock that stands for a key.
@@ -28,6 +32,7 @@ struct PostgresOptions {
     bool prepared = true;         ///< false behind a transaction pooler without prepared statements
     milliseconds max_handler_time{
         300'000}; ///< of a statement of the handler, and of idling between two
+    PostgresIsolation isolation = PostgresIsolation::read_committed;
 };
 
 namespace detail {
@@ -48,6 +53,18 @@ public:
 
     [[nodiscard]] const PostgresOptions& options() const noexcept { return options_; }
     [[nodiscard]] const PostgresStatements& sql() const noexcept { return sql_; }
+    /// What begins a handler's transaction.
+    [[nodiscard]] const PqSql& begin() const noexcept {
+        switch (options_.isolation) {
+        case PostgresIsolation::repeatable_read:
+            return sql_.begin_repeatable_read;
+        case PostgresIsolation::serializable:
+            return sql_.begin_serializable;
+        case PostgresIsolation::read_committed:
+            break;
+        }
+        return sql_.begin;
+    }
     [[nodiscard]] const PostgresConnector& connector() const noexcept { return connect_; }
     [[nodiscard]] Pool& pool() noexcept { return pool_; }
     [[nodiscard]] Clock::time_point deadline() const { return Clock::now() + options_.deadline; }

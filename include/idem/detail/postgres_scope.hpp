@@ -241,7 +241,7 @@ private:
     [[nodiscard]] PostgresSteps opening(bool marked) const {
         PostgresSteps steps;
         if (!begun_ && owned()) {
-            steps.push_back({.statement = {.sql = core_.sql().begin}});
+            steps.push_back({.statement = {.sql = core_.begin()}});
             if (!marked) {
                 steps.push_back({.statement = {.sql = core_.sql().mark, .parameters = marks()}});
             }

@@ -176,6 +176,8 @@ struct PostgresStatements {
         , did_commit(of(postgres_did_commit, table)) {}
 
     PqSql begin = named("BEGIN ISOLATION LEVEL READ COMMITTED");
+    PqSql begin_repeatable_read = named("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    PqSql begin_serializable = named("BEGIN ISOLATION LEVEL SERIALIZABLE");
     PqSql commit = named("COMMIT");
     PqSql rollback = named("ROLLBACK");
     PqSql begin_message = named("SAVEPOINT idem_message");
