@@ -6,7 +6,6 @@
 packages_embedded=(g++ cmake ninja-build libsqlite3-dev)
 packages_clients=(libpq-dev libhiredis-dev)
 packages_build=("${packages_embedded[@]}" "${packages_clients[@]}" libgtest-dev)
-packages_bench=(libbenchmark-dev)
 packages_servers=(postgresql-15 pgbouncer redis-server)
 packages_tools=(ccache clang-14 clang-format-14 clang-tidy-14 git libclang-rt-14-dev)
 

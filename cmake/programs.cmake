@@ -69,12 +69,16 @@ function(idem_add_example name)
 endfunction()
 
 # idem_add_bench(<name> <file>... [COMPONENTS <component>...])
+# Its server, where it needs one, is that of the tests.
 function(idem_add_bench name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "COMPONENTS;LINK")
     idem_add_program(
         added ${name}.bench
         SOURCES ${arg_UNPARSED_ARGUMENTS}
         COMPONENTS ${arg_COMPONENTS}
-        LINK ${arg_LINK} benchmark::benchmark_main
+        LINK ${arg_LINK}
     )
+    if(added)
+        target_include_directories(${name}.bench PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+    endif()
 endfunction()

@@ -115,7 +115,7 @@ TEST_F(PostgresAttempts, r1_5_r3_4_a_conflict_reruns_the_handler_and_is_no_attem
     EXPECT_EQ(bill(message).status(), Status::executed);
     EXPECT_EQ(ran, 3U);
     EXPECT_EQ(effects(), 1);
-    EXPECT_EQ(attempts(), 0);
+    EXPECT_EQ(attempts(), 1) << "the one that succeeded";
 }
 
 TEST_F(PostgresAttempts, r1_5_a_real_deadlock_ends_with_both_messages_executed_once) {

@@ -9,8 +9,8 @@
 #include <thread>
 #include <vector>
 
-#include "link_proxy.hpp"
 #include "postgres_test.hpp"
+#include "support/link_proxy.hpp"
 
 namespace idem::postgres_test {
 

@@ -65,6 +65,16 @@ bool eventually(Happened happened) {
     return true;
 }
 
+/// The database of tests that differ by their tables only: made once, as that is slow.
+inline const std::string& one_database() {
+    static const std::string conninfo = shared_postgres().create_database();
+    return conninfo;
+}
+inline std::string next_number() {
+    static unsigned number = 0;
+    return std::to_string(++number);
+}
+
 class PostgresTest : public ::testing::Test {
 protected:
     void SetUp() override {

@@ -141,9 +141,9 @@ TEST_F(PostgresRefusal, keys_past_the_limits_are_refused_before_anything_is_writ
 
 TEST_F(PostgresRefusal, any_number_of_instances_may_migrate_at_once) {
     std::vector<std::jthread> instances;
-    instances.reserve(8);
+    instances.reserve(10);
     std::atomic<int> failed{0};
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 10; ++i) {
         instances.emplace_back([&] {
             try {
                 PostgresStore own(conninfo());

@@ -35,6 +35,7 @@ TEST(PostgresSql, r1_2_what_begins_ends_or_splits_a_transaction_is_told_by_its_f
     }
     for (const char* sql : {"SET x = 1",
                             "set session x = 1",
+                            "declare c cursor with hold for select 1",
                             "RESET ALL",
                             "DISCARD ALL",
                             "LISTEN a",
@@ -65,10 +66,12 @@ TEST(PostgresSql, r1_2_what_begins_ends_or_splits_a_transaction_is_told_by_its_f
     EXPECT_EQ(kind_of("copy effect from stdin"), SqlKind::copy);
 }
 
-TEST(PostgresSql, prepared_names_are_a_digest_of_the_text) {
-    EXPECT_EQ(named("SELECT 1").name, named("SELECT 1").name);
-    EXPECT_NE(named("SELECT 1").name, named("SELECT 2").name);
-    EXPECT_LE(named("SELECT 1").name.size(), 63U) << "the server cuts longer ones";
+TEST(PostgresSql, equal_texts_are_one_statement_to_a_connection) {
+    const PqSql one("SELECT 1"), same("SELECT 1"), other("SELECT 2");
+    EXPECT_TRUE(one == same);
+    EXPECT_FALSE(one == other);
+    EXPECT_EQ(PqSql::Hash{}(one), PqSql::Hash{}(same));
+    EXPECT_FALSE(PqSql::once("SELECT 1").is_to_be_prepared());
 }
 
 TEST(PostgresSql, r4_6_the_lock_of_a_key_is_part_of_the_record_format) {
@@ -127,7 +130,7 @@ protected:
                                   PostgresOrigin::seal,
                                   PostgresOrigin::still_ours,
                                   PostgresOrigin::end}) {
-            all.push_back({.statement = {}, .origin = origin});
+            all.push_back({.statement = {.sql = PqSql("SELECT 1")}, .origin = origin});
         }
         return all;
     }

@@ -13,14 +13,14 @@
 #include <variant>
 #include <vector>
 
-#include "redis/cutting_proxy.hpp"
+#include "support/link_proxy.hpp"
 #include "support/needs.hpp"
 #include "support/redis_server.hpp"
 
 namespace {
 
 using namespace idem;
-using testing_support::CuttingProxy;
+using testing_support::LinkProxy;
 using testing_support::RedisServer;
 using testing_support::RedisSession;
 
@@ -30,8 +30,8 @@ protected:
         IDEM_TEST_NEEDS(RedisServer::missing_program());
         server_.emplace(RedisServer::Options{.own = true});
         proxy_.emplace(server_->socket());
-        lock_.emplace(proxy_->address());
-        tokens_.emplace(proxy_->address());
+        lock_.emplace("unix:" + proxy_->socket());
+        tokens_.emplace("unix:" + proxy_->socket());
         static_cast<void>(claim("the connection is made")); // and the scripts are loaded
         static_cast<void>(claim("the connection is made"));
         lock_->abandon(won("the scripts are loaded"), "");
@@ -53,7 +53,7 @@ protected:
     long long scripts() { return RedisSession(server_->address()).calls("evalsha"); }
 
     std::optional<RedisServer> server_;
-    std::optional<CuttingProxy> proxy_;
+    std::optional<LinkProxy> proxy_;
     std::optional<RedisLockStore> lock_;
     std::optional<RedisTokenStore> tokens_;
 };

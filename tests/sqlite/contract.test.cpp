@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SqliteStore keeps the laws of dedup_store.hpp.
+// SqliteStore keeps the laws of dedup_store.hpp and inspectable_store.hpp.
 
 #include <idem/store/sqlite.hpp>
 #include <idem/testing/store_contract.hpp>
@@ -8,11 +8,12 @@
 #include <string>
 
 #include "sqlite/database.hpp"
+#include "sqlite/shifted_clock.hpp"
 
 namespace {
 
 struct SqliteHarness : idem::testing::Differences {
-    using Store = idem::SqliteStore;
+    using Store = idem::BasicSqliteStore<ShiftedClock>;
     static constexpr bool in_progress_occurs = false; // r1.9
     static constexpr bool survives_restart = true;
 
@@ -22,6 +23,7 @@ struct SqliteHarness : idem::testing::Differences {
     }
     Store& store() { return *store_; }
     void restart() { store_.emplace(database_.path()); }
+    static void let_retention_pass(idem::seconds retention) { ShiftedClock::advance(retention); }
     static void write_effect(idem::SqliteTransaction& transaction, const std::string& id) {
         transaction.execute("INSERT INTO effect VALUES (?)", id);
     }
@@ -42,5 +44,6 @@ INSTANTIATE_TYPED_TEST_SUITE_P(SqliteStore, RecordContract, SqliteHarness);
 INSTANTIATE_TYPED_TEST_SUITE_P(SqliteStore, TransactionalStoreContract, SqliteHarness);
 INSTANTIATE_TYPED_TEST_SUITE_P(SqliteStore, PeekingStoreContract, SqliteHarness);
 INSTANTIATE_TYPED_TEST_SUITE_P(SqliteStore, BatchTransactionContract, SqliteHarness);
+INSTANTIATE_TYPED_TEST_SUITE_P(SqliteStore, InspectionContract, SqliteHarness);
 
 } // namespace idem::testing

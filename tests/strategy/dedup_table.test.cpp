@@ -514,6 +514,139 @@ TEST_F(Redelivered, r3_3_a_store_that_fails_at_the_look_runs_nothing) {
     EXPECT_EQ(runs_ + store_.script.count("record_failure"), 0U);
 }
 
+/// How a redelivery that was charged before BEGIN ended, and whether the charge stays (3.2, 3.5).
+struct Ending {
+    std::string name;
+    std::vector<Failure> failures;
+    std::function<void(Tx&)> handler;
+    std::string settlement;
+    unsigned attempts; ///< on record afterwards
+};
+
+const std::vector<Ending>& endings() {
+    static const std::vector<Ending> all{
+        {"handler_throws", {}, [](Tx&) { throw std::out_of_range("no stock"); }, "retry", 1},
+        {"handler_breaks_the_commit", {{"commit", 1, own_error()}}, nothing, "retry", 1},
+        {"r3_5_retry_later",
+         {},
+         [](Tx&) { throw idem::RetryLater(milliseconds{700}); },
+         "retry",
+         0},
+        {"r3_5_unprocessable",
+         {},
+         [](Tx&) { throw idem::Unprocessable("no such customer"); },
+         "dead-letter",
+         0},
+        {"r3_2_conflict_in_every_rerun",
+         {{.call = "write", .number = 0, .error = own_error(), .conflict = true}},
+         nothing,
+         "retry",
+         0},
+        {"begin_unavailable", {{"begin", 1, fault(Fault::unavailable)}}, nothing, "retry", 0},
+        {"begin_rejected", {{"begin", 1, fault(Fault::rejected)}}, nothing, "stop", 0},
+        {"claim_unavailable", {{"claim", 1, fault(Fault::unavailable)}}, nothing, "retry", 0},
+        {"complete_unavailable", {{"complete", 1, fault(Fault::unavailable)}}, nothing, "retry", 0},
+        {"commit_unavailable", {{"commit", 1, fault(Fault::unavailable)}}, nothing, "retry", 0},
+        {"r3_2_link_lost_and_the_store_stays_away",
+         {{.call = "write", .error = own_error(), .conflict = true},
+          {"begin", 2, fault(Fault::unavailable)}},
+         nothing,
+         "retry",
+         0},
+        {"r2_1_commit_in_doubt", {{"commit", 1, fault(Fault::in_doubt)}}, nothing, "retry", 1},
+        {"r8_lease_lost", {{"commit", 1, fault(Fault::lease_lost)}}, nothing, "retry", 1},
+    };
+    return all;
+}
+
+std::ostream& operator<<(std::ostream& out, const Ending& ending) {
+    return out << ending.name;
+}
+
+class ChargedInAdvance : public Redelivered, public ::testing::WithParamInterface<Ending> {
+protected:
+    idem::Settlement deliver() {
+        const auto bill = wrapped_suspect(9, [this](const Order& order, Tx& tx) {
+            auto receipt = charge(order, tx);
+            GetParam().handler(tx);
+            return receipt;
+        });
+        const auto outcome = bill.handle(Order{});
+        attempts_ = outcome.attempts();
+        return outcome.settlement();
+    }
+    unsigned attempts_ = 0;
+};
+
+TEST_P(ChargedInAdvance, keeps_the_charge_only_of_what_is_charged) {
+    for (const auto& failure : GetParam().failures) {
+        store_.script.fail(failure);
+    }
+    EXPECT_EQ(name_of(deliver().action), GetParam().settlement);
+    EXPECT_EQ(store_.script.count("record_failure"), 1U);
+    EXPECT_EQ(store_.script.count("refund_failure"), 1U - GetParam().attempts);
+    EXPECT_EQ(store_.attempts("billing", "m-1"), GetParam().attempts);
+    EXPECT_EQ(store_.effects(), 0U);
+    EXPECT_EQ(store_.open(), 0U);
+}
+
+TEST_P(ChargedInAdvance, takes_back_its_own_charge_and_no_earlier_one) {
+    store_.record_failure({.key = {"billing", "m-1"}}, "earlier");
+    store_.record_failure({.key = {"billing", "m-1"}}, "earlier");
+    for (const auto& failure : GetParam().failures) {
+        store_.script.fail(failure);
+    }
+    const auto settled = deliver();
+    EXPECT_EQ(store_.attempts("billing", "m-1"), 2U + GetParam().attempts);
+    if (settled.action != idem::Action::stop && attempts_ > 0) { // a handler's own failure
+        EXPECT_EQ(attempts_, 3U) << "the attempt as the handler's caller counts it";
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Endings,
+                         ChargedInAdvance,
+                         ::testing::ValuesIn(endings()),
+                         [](const auto& ending) { return ending.param.name; });
+
+TEST_F(Redelivered, r3_5_retry_later_may_be_said_more_often_than_max_attempts) {
+    const auto bill = wrapped_suspect(
+        3, [](const Order&, Tx&) -> std::string { throw idem::RetryLater(milliseconds{5}); });
+    for (int delivery = 0; delivery < 10; ++delivery) {
+        EXPECT_EQ(bill.handle(Order{}).settlement().action, idem::Action::retry);
+    }
+    EXPECT_EQ(wrapped_suspect(3, charging())(Order{}).status(), Status::executed);
+    EXPECT_EQ(store_.effects(), 1U);
+}
+
+TEST_F(Redelivered, r3_2_a_flapping_store_does_not_dead_letter_a_good_message) {
+    store_.script.fail_always("commit", fault(Fault::unavailable));
+    const auto bill = wrapped_suspect(3, charging());
+    for (int delivery = 0; delivery < 10; ++delivery) {
+        EXPECT_EQ(bill.handle(Order{}).settlement().action, idem::Action::retry);
+    }
+    store_.script.forget_calls();
+    EXPECT_EQ(bill(Order{}).status(), Status::executed);
+    EXPECT_EQ(store_.effects(), 1U);
+}
+
+TEST_F(Redelivered, a_duplicate_of_what_is_still_at_work_costs_no_attempt) {
+    std::optional<Tx> other;
+    store_.script.after("record_failure", [&] { // after our look somebody else takes the key
+        other.emplace(store_);
+        static_cast<void>(other->claim({.key = {"billing", "m-1"}}));
+    });
+    EXPECT_EQ(wrapped_suspect(3, charging())(Order{}).status(), Status::in_progress);
+    EXPECT_EQ(store_.attempts("billing", "m-1"), 0U);
+    EXPECT_EQ(runs_, 0U);
+}
+
+TEST_F(Redelivered, success_takes_nothing_back_and_counts_as_one_attempt) {
+    const auto outcome = wrapped_suspect(3, charging())(Order{});
+    EXPECT_EQ(outcome.status(), Status::executed);
+    EXPECT_EQ(outcome.attempts(), 1U);
+    EXPECT_EQ(store_.script.count("refund_failure"), 0U);
+}
+
 // ---- in the user's own transaction
 
 TEST_F(DedupTableCalls, r1_6_within_is_uncommitted_and_counts_no_attempt) {

@@ -70,6 +70,8 @@ TEST_F(NaturallyIdempotent, r6_2_the_row_that_refused_decides) {
         {5, print, Status::skipped, Action::ack},                // a duplicate
         {5, other_print, Status::conflict, Action::dead_letter}, // equal, another payload
         {std::nullopt, {}, Status::failed, Action::retry},       // it overtook its create
+        {4, {}, Status::failed, Action::retry},          // which came between statement and look
+        {4, other_print, Status::failed, Action::retry}, // whatever its payload
     };
     for (const auto& row : rows) {
         const auto outcome = handle([&](RowFence& fence) {

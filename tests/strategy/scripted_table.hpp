@@ -175,6 +175,16 @@ public:
             }
         });
     }
+    void refund_failure(const idem::ClaimRequest& request) noexcept {
+        script.run("refund_failure", nullptr, [&] {
+            const Name name{request.key.scope, request.key.id};
+            const std::scoped_lock lock(state_.mutex);
+            auto& record = state_.records[name];
+            if (!record.done && record.attempts > 0) {
+                --record.attempts;
+            }
+        });
+    }
     Claim peek(const idem::ClaimRequest& request) {
         return script.run("peek", nullptr, [&] {
             const std::scoped_lock lock(state_.mutex);
@@ -222,5 +232,6 @@ private:
     State state_;
 };
 
-static_assert(idem::PeekingStore<ScriptedTable> && idem::JoinableStore<ScriptedTable, int> &&
+static_assert(idem::RefundingTransactionalStore<ScriptedTable> &&
+              idem::PeekingStore<ScriptedTable> && idem::JoinableStore<ScriptedTable, int> &&
               idem::BatchTransaction<ScriptedTable::Transaction>);

@@ -199,6 +199,17 @@ public:
         return result + "dbname='" + database + "'";
     }
 
+    /// Whom a server runs as where the test is root.
+    static User other_user() {
+        for (const char* name : {"postgres", "nobody"}) {
+            if (const passwd* entry = ::getpwnam(name); entry != nullptr) {
+                return {entry->pw_uid, entry->pw_gid};
+            }
+        }
+        throw std::runtime_error(
+            "initdb refuses root, and there is neither a user postgres nor nobody");
+    }
+
 private:
     /// The newest server's programs, or those on PATH; empty where there are none.
     static std::filesystem::path programs() {
@@ -223,15 +234,6 @@ private:
             rest.erase(0, end + 1);
         }
         return found;
-    }
-    static User other_user() {
-        for (const char* name : {"postgres", "nobody"}) {
-            if (const passwd* entry = ::getpwnam(name); entry != nullptr) {
-                return {entry->pw_uid, entry->pw_gid};
-            }
-        }
-        throw std::runtime_error(
-            "initdb refuses root, and there is neither a user postgres nor nobody");
     }
     [[nodiscard]] std::filesystem::path home() const { return *directory_ / "home"; }
     [[nodiscard]] std::string socket_directory() const { return home().string(); }

@@ -7,6 +7,8 @@
 #include <idem/detail/postgres_scope.hpp>
 
 #include <algorithm>
+#include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -28,6 +30,13 @@ namespace idem::inline v0::detail {
 }
 [[nodiscard]] inline PqParameter algorithm_parameter(const Fingerprint& fingerprint) {
     return number_parameter(static_cast<std::int32_t>(fingerprint.algorithm));
+}
+
+[[nodiscard]] inline std::size_t rows_changed(PGresult* result) noexcept {
+    const std::string_view text = PQcmdTuples(result);
+    std::size_t number = 0;
+    std::from_chars(text.data(), text.data() + text.size(), number);
+    return number;
 }
 
 class PostgresClaims {
@@ -56,15 +65,13 @@ public:
                                number_parameter(retention_seconds(request.retention)),
                                number_parameter(lock)}};
             if (opens) {
-                for (auto& mark : scope_.marks()) {
-                    statement.parameters.push_back(std::move(mark));
-                }
+                statement.parameters.push_back(scope_.idle_bound());
             }
             PostgresSteps steps;
             steps.push_back({std::move(statement)});
             const auto leg = scope_.attempt(steps, opens);
             if (leg.ok()) {
-                return static_cast<std::size_t>(PQntuples(leg.results.back().get()));
+                return rows_changed(leg.results.back().get());
             }
             const bool usable =
                 !leg.link_lost && first && !scope_.native_given() && scope_.undo_claim();
@@ -81,15 +88,36 @@ public:
         }
     }
 
-    Look read(std::span<const ClaimRequest> requests, const std::vector<std::int64_t>& locks) {
-        std::vector<std::string_view> scopes, ids;
-        for (const auto& request : requests) {
-            scopes.push_back(request.key.scope);
-            ids.push_back(request.key.id);
+    /// Of a key that its first claim found taken, in a transaction of ours: the record without its
+    /// lock, and the end of that transaction, in one trip.
+    std::optional<PostgresRecord> read_outside(const ClaimRequest& request) {
+        const auto rows = scope_.read_after_undo(
+            {core_.sql().read_one,
+             {bytes_parameter(request.key.scope), bytes_parameter(request.key.id)},
+             true});
+        if (PQntuples(rows.get()) == 0) {
+            return std::nullopt;
         }
+        return PostgresRecord(PqBinaryRow(rows.get(), 0));
+    }
+
+    Look read(std::span<const ClaimRequest> requests, const std::vector<std::int64_t>& locks) {
         PostgresSteps steps;
-        steps.push_back({{core_.sql().lock, {number_array(locks)}, true}});
-        steps.push_back({{core_.sql().read, {bytes_array(scopes), bytes_array(ids)}, true}});
+        if (requests.size() == 1) {
+            const auto& key = requests[0].key;
+            steps.push_back({{core_.sql().lock_one, {number_parameter(locks[0])}, true}});
+            steps.push_back({{core_.sql().read_one,
+                              {bytes_parameter(key.scope), bytes_parameter(key.id)},
+                              true}});
+        } else {
+            std::vector<std::string_view> scopes, ids;
+            for (const auto& request : requests) {
+                scopes.push_back(request.key.scope);
+                ids.push_back(request.key.id);
+            }
+            steps.push_back({{core_.sql().lock, {number_array(locks)}, true}});
+            steps.push_back({{core_.sql().read, {bytes_array(scopes), bytes_array(ids)}, true}});
+        }
         const auto results = scope_.run(std::move(steps));
         Look look{std::vector<bool>(requests.size()),
                   std::vector<std::optional<PostgresRecord>>(requests.size())};
@@ -103,12 +131,17 @@ public:
         }
         return look;
     }
+    /// Whether it speaks for itself, whoever has the lock.
+    static bool is_decided(const PostgresRecord& record) {
+        const bool final = record.state == PostgresState::completed;
+        const bool leased =
+            record.state == PostgresState::open && record.lease_left > milliseconds{0};
+        return !record.expired && (final || leased);
+    }
     /// Without the lock only what is final is known.
     static Claim<std::monostate>
     judge_locked(const PostgresRecord& record, const ClaimRequest& request, bool locked) {
-        const bool final = record.state == PostgresState::completed && !record.expired;
-        return locked || final ? judge(record, request)
-                               : InProgress{std::max(record.lease_left, milliseconds{0})};
+        return locked || is_decided(record) ? judge(record, request) : InProgress{milliseconds{0}};
     }
     /// False: it is no longer as it was read.
     bool take(const ClaimRequest& request, const PostgresRecord& record, unsigned attempts) {
@@ -127,7 +160,7 @@ public:
                            number_parameter(static_cast<int>(record.state)),
                            record.owner ? bytes_parameter(*record.owner) : PqParameter{}}}});
         const auto results = scope_.run(std::move(steps));
-        return std::string_view(PQcmdTuples(results[0].get())) == "1";
+        return rows_changed(results[0].get()) == 1;
     }
 
 private:

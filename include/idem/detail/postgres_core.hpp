@@ -10,7 +10,9 @@
 #include <idem/detail/postgres_record.hpp>
 #include <idem/detail/postgres_statements.hpp>
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -47,6 +49,7 @@ public:
         , sql_(options_.table)
         , connect_(std::move(conninfo))
         , pool_(connect_, options_.connections, options_.deadline, "PostgresOptions::connections")
+        , renewals_(connect_, 1, options_.deadline, "the one connection for renewals")
         , prepared_(options_.prepared) {}
     PostgresCore(const PostgresCore&) = delete;
     PostgresCore& operator=(const PostgresCore&) = delete;
@@ -67,6 +70,8 @@ public:
     }
     [[nodiscard]] const PostgresConnector& connector() const noexcept { return connect_; }
     [[nodiscard]] Pool& pool() noexcept { return pool_; }
+    /// A connection that no handler holds, so that leases are renewed while all others are lent.
+    [[nodiscard]] Pool& renewals() noexcept { return renewals_; }
     [[nodiscard]] Clock::time_point deadline() const { return Clock::now() + options_.deadline; }
     [[nodiscard]] std::int64_t lock_of(const Key& key) const {
         return advisory_lock_of(options_.table, key);
@@ -77,22 +82,43 @@ public:
     void stop_preparing() noexcept { prepared_ = false; }
 
     /// Runs what is complete in itself on a connection of its own, one trip. A failed leg changed
-    /// nothing.
+    /// nothing. Single statements want READ COMMITTED, as they must see what is committed: where
+    /// the role's default is stricter, the first to fail by it makes all later ones say so.
     PqLeg run_alone(const std::vector<PqStatement>& statements) {
-        auto connection = pool_.take();
-        auto leg = connection->run(statements, prepared(), deadline());
-        for (int again = 0; again < 2 && leg.failed && !leg.link_lost; ++again) {
-            const std::vector<PqStatement> undo{{.sql = sql_.rollback}};
+        return run_alone(statements, pool_, options_.deadline);
+    }
+    PqLeg run_alone(const std::vector<PqStatement>& statements, Pool& pool, milliseconds patience) {
+        auto connection = pool.take();
+        auto leg = run_on(*connection, statements, patience);
+        for (int again = 0; again < 3 && leg.failed && !leg.link_lost; ++again) {
             if (connection->status() != PQTRANS_IDLE) {
-                static_cast<void>(connection->run(undo, false, deadline()));
+                static_cast<void>(connection->run(
+                    std::vector<PqStatement>{{.sql = sql_.rollback}}, false, deadline()));
             }
-            if (!is_unprepared(leg.sqlstate)) {
+            const bool strict = leg.sqlstate == "40001" && statements.size() == 1;
+            if (!strict && !is_unprepared(leg.sqlstate)) {
                 break;
             }
-            stop_preparing();
-            leg = connection->run(statements, false, deadline());
+            strict ? says_isolation_ = true : prepared_ = false;
+            leg = run_on(*connection, statements, patience);
         }
         return leg;
+    }
+
+    /// Runs one statement under the lock of `key`, which it waits for as long as `patience`: 55P03
+    /// where it was not had. One trip.
+    PqLeg run_under_lock(const Key& key, PqStatement statement, milliseconds patience) {
+        return run_alone(
+            {{.sql = sql_.begin},
+             {.sql = sql_.lock_timeout, .parameters = {number_parameter(patience.count())}},
+             {.sql = sql_.wait_for_lock, .parameters = {number_parameter(lock_of(key))}},
+             std::move(statement),
+             {.sql = sql_.commit}});
+    }
+    static constexpr std::size_t change_under_lock = 3; ///< among the results of run_under_lock()
+    /// For what is not worth waiting for a handler's end.
+    [[nodiscard]] milliseconds short_patience() const {
+        return std::min(options_.deadline / 2, milliseconds{1'000});
     }
 
     enum class Committed { yes, no, unknown };
@@ -102,20 +128,17 @@ public:
     /// Cost: one trip, and a connection perhaps.
     Committed did_commit(const Key& key, const std::string& nonce) noexcept {
         try {
-            const auto patience = options_.deadline / 4 * 3;
-            auto leg = run_alone(
-                {{.sql = sql_.begin},
-                 {.sql = sql_.lock_timeout, .parameters = {number_parameter(patience.count())}},
-                 {.sql = sql_.wait_for_lock, .parameters = {number_parameter(lock_of(key))}},
-                 {.sql = sql_.did_commit,
-                  .parameters = {bytes_parameter(key.scope),
-                                 bytes_parameter(key.id),
-                                 bytes_parameter(nonce)},
-                  .binary_result = true},
-                 {.sql = sql_.commit}});
+            auto leg = run_under_lock(key,
+                                      {.sql = sql_.did_commit,
+                                       .parameters = {bytes_parameter(key.scope),
+                                                      bytes_parameter(key.id),
+                                                      bytes_parameter(nonce)},
+                                       .binary_result = true},
+                                      options_.deadline / 4 * 3);
             if (leg.ok()) {
-                return PqBinaryRow(leg.results[3].get(), 0).number(0) == 1 ? Committed::yes
-                                                                           : Committed::no;
+                return PqBinaryRow(leg.results[change_under_lock].get(), 0).number(0) == 1
+                           ? Committed::yes
+                           : Committed::no;
             }
         } catch (...) { // what cannot be asked is not known
         }
@@ -157,6 +180,21 @@ public:
     [[nodiscard]] Joined& joined() noexcept { return joined_; }
 
 private:
+    PqLeg run_on(PqConnection& connection,
+                 const std::vector<PqStatement>& statements,
+                 milliseconds patience) const {
+        const auto until = Clock::now() + patience;
+        if (statements.size() > 1 || !says_isolation_) {
+            return connection.run(statements, prepared_, until);
+        }
+        const std::vector<PqStatement> said{
+            {.sql = sql_.begin}, statements.front(), {.sql = sql_.commit}};
+        auto leg = connection.run(said, prepared_, until);
+        if (leg.ok()) {
+            leg.results.erase(leg.results.begin());
+        }
+        return leg;
+    }
     static PostgresOptions checked(PostgresOptions&& options) {
         require_postgres_table(options.table);
         if (options.deadline <= milliseconds{0} || options.max_handler_time <= milliseconds{0}) {
@@ -169,8 +207,9 @@ private:
     PostgresOptions options_;
     PostgresStatements sql_;
     PostgresConnector connect_;
-    Pool pool_;
+    Pool pool_, renewals_;
     std::atomic<bool> prepared_;
+    std::atomic<bool> says_isolation_{false};
     Joined joined_;
 };
 

@@ -6,7 +6,6 @@
 
 #include <idem/detail/nonce.hpp>
 #include <idem/detail/pq.hpp>
-#include <idem/detail/siphash.hpp>
 
 #include <charconv>
 #include <concepts>
@@ -20,19 +19,6 @@
 #include <vector>
 
 namespace idem::inline v0::detail {
-
-/// A statement that is prepared under a name of its own content.
-[[nodiscard]] inline PqSql named(std::string text) {
-    const auto digest = siphash128(text, 0x6964656d'2d73716c, 0x6e616d65'2d2d7631);
-    char digits[33];
-    char* at = digits;
-    for (const auto word : {digest.high, digest.low}) {
-        for (int shift = 60; shift >= 0; shift -= 4) {
-            *at++ = "0123456789abcdef"[word >> shift & 15];
-        }
-    }
-    return {.text = std::move(text), .name = "idem_" + std::string(digits, at)};
-}
 
 [[nodiscard]] inline PqParameter bytes_parameter(std::string_view bytes) {
     return {.value = std::string(bytes), .binary = true};

@@ -57,6 +57,18 @@ private:
     return bytes;
 }
 
+[[nodiscard]] inline Fingerprint fingerprint_from(std::string_view bytes, std::uint32_t algorithm) {
+    Fingerprint fingerprint;
+    if (bytes.size() == 16) {
+        for (std::size_t at = 0; at < 16; ++at) {
+            auto& word = at < 8 ? fingerprint.high : fingerprint.low;
+            word = word << 8 | static_cast<unsigned char>(bytes[at]);
+        }
+        fingerprint.algorithm = algorithm;
+    }
+    return fingerprint;
+}
+
 /// A row of postgres_read.
 struct PostgresRecord {
     explicit PostgresRecord(const PqBinaryRow& row)
@@ -71,7 +83,8 @@ struct PostgresRecord {
         , expired(row.flag(9))
         , leased(!row.is_null(10))
         , lease_left(row.number(10))
-        , age(row.number(11)) {}
+        , age(row.number(11))
+        , holder(row.bytes(12)) {}
 
     std::size_t place; ///< among those asked for, from 0
     std::int64_t format;
@@ -82,20 +95,9 @@ struct PostgresRecord {
     std::optional<std::string> owner;
     std::string result;
     bool expired, leased;
-    milliseconds lease_left, age;
-
-private:
-    static Fingerprint fingerprint_from(std::string_view bytes, std::uint32_t algorithm) {
-        Fingerprint fingerprint;
-        if (bytes.size() == 16) {
-            for (std::size_t at = 0; at < 16; ++at) {
-                auto& word = at < 8 ? fingerprint.high : fingerprint.low;
-                word = word << 8 | static_cast<unsigned char>(bytes[at]);
-            }
-            fingerprint.algorithm = algorithm;
-        }
-        return fingerprint;
-    }
+    milliseconds lease_left; ///< of an issued token: the time left for its first redeem
+    milliseconds age;
+    std::string holder; ///< of a token: the id that redeemed it
 };
 
 /// What a record says to a claim that has its lock. Claimed: it is free to take.
@@ -111,8 +113,18 @@ private:
     if (record.expired) {
         return Claimed<std::monostate>{};
     }
+    const bool issued = record.state == PostgresState::issued;
+    if (issued && request.token.empty()) {
+        return Refused{reason::token_unknown}; // a token is no message id
+    }
+    if (issued && record.lease_left <= milliseconds{0}) {
+        return Refused{reason::token_expired};
+    }
+    if (!issued && !request.token.empty() && record.holder != request.key.id) {
+        return Refused{reason::token_spent};
+    }
     const bool other_payload = request.fingerprint.conflicts_with(record.fingerprint);
-    if (record.state != PostgresState::completed && record.lease_left > milliseconds{0}) {
+    if (record.state == PostgresState::open && record.lease_left > milliseconds{0}) {
         return InProgress{record.lease_left}; // wins over a conflict (semantics.md 5.3)
     }
     if (other_payload) {
@@ -124,7 +136,6 @@ private:
     case PostgresState::parked:
         return Parked{};
     case PostgresState::issued:
-        return Refused{reason::token_unknown}; // a token is no message id
     case PostgresState::open:
     case PostgresState::dead:
         break;
@@ -135,7 +146,7 @@ private:
     return Claimed<std::monostate>{.ticket = {},
                                    .attempt = record.attempts + 1,
                                    .fence = static_cast<std::uint64_t>(record.fence) + 1,
-                                   .takeover = record.leased};
+                                   .takeover = record.leased && !issued};
 }
 
 } // namespace idem::inline v0::detail

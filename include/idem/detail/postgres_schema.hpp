@@ -7,11 +7,13 @@
 #include <idem/detail/siphash.hpp>
 #include <idem/key.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace idem::inline v0::detail {
 
@@ -57,6 +59,9 @@ inline constexpr std::array<PostgresColumn, 15> postgres_columns{{
 /// each; a lease is held until `lease_until` by clock_timestamp(), and a joined claim holds none:
 /// its advisory lock ends with its transaction. `fence` never falls. `fingerprint` is 16 bytes,
 /// high first, null where `algorithm` is 0. `holder` is the key that redeemed a token.
+///
+/// The index is for pruning: of block ranges, as records expire in about the order in which they
+/// were written, and one of rows would make each claim write a second entry.
 inline constexpr std::string_view postgres_schema = R"sql(
 CREATE TABLE IF NOT EXISTS {table} (
     fence       bigint      NOT NULL DEFAULT 0,
@@ -77,28 +82,40 @@ CREATE TABLE IF NOT EXISTS {table} (
     PRIMARY KEY (scope, id)
 );
 CREATE SEQUENCE IF NOT EXISTS {fence} AS bigint;
+CREATE INDEX IF NOT EXISTS {prune} ON {table} USING brin (expires) WITH (autosummarize = on);
 )sql";
 
-/// `pattern` with {table} and {fence} put in.
+/// `pattern` with {table}, {fence} and {prune} put in. The name of an index takes no schema.
 [[nodiscard]] inline std::string with_table(std::string_view pattern, std::string_view table) {
-    std::string quoted = "\"";
-    for (const char c : table) {
-        c == '.' ? quoted += "\".\"" : quoted += c;
-    }
-    const std::string fence = quoted + "_fence\"";
-    quoted += '"';
+    auto quoted = [](std::string_view name) {
+        std::string text = "\"";
+        for (const char c : name) {
+            c == '.' ? text += "\".\"" : text += c;
+        }
+        return text + "\"";
+    };
+    const std::string whole(table);
+    const std::pair<std::string_view, std::string> marks[] = {
+        {"{table}", quoted(table)},
+        {"{fence}", quoted(whole + "_fence")},
+        {"{prune}", quoted(whole.substr(whole.find('.') + 1) + "_prune")}};
     std::string sql;
     while (!pattern.empty()) {
-        const auto at = pattern.find('{');
+        const auto at = std::min(pattern.find('{'), pattern.size());
         sql += pattern.substr(0, at);
-        if (at == std::string_view::npos) {
-            break;
-        }
         pattern.remove_prefix(at);
-        const bool is_table = pattern.starts_with("{table}");
-        const bool is_fence = pattern.starts_with("{fence}");
-        sql += is_table ? std::string_view(quoted) : is_fence ? std::string_view(fence) : "{";
-        pattern.remove_prefix(is_table || is_fence ? 7 : 1);
+        bool found = false;
+        for (const auto& [mark, text] : marks) {
+            if (!found && pattern.starts_with(mark)) {
+                sql += text;
+                pattern.remove_prefix(mark.size());
+                found = true;
+            }
+        }
+        if (!found && !pattern.empty()) {
+            sql += pattern.front();
+            pattern.remove_prefix(1);
+        }
     }
     return sql;
 }

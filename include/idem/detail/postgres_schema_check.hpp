@@ -56,7 +56,7 @@ inline void require_ok(const PqLeg& leg, std::string_view doing) {
 /// is there already, no privilege to create is needed.
 inline void migrate(PostgresCore& core, const std::string& schema) {
     const auto& table = core.options().table;
-    auto exists = core.run_alone({{.sql = {.text = std::string(postgres_table_exists)},
+    auto exists = core.run_alone({{.sql = PqSql::once(std::string(postgres_table_exists)),
                                    .parameters = {regclass_parameter("{table}", table)},
                                    .binary_result = true}});
     require_ok(exists, "looking for the table of records");
@@ -69,7 +69,7 @@ inline void migrate(PostgresCore& core, const std::string& schema) {
          .parameters = {number_parameter(advisory_lock_of(table, {"", "migrate"}))}}};
     for (std::size_t from = 0, end = schema.find(';'); end != std::string::npos;
          from = end + 1, end = schema.find(';', from)) {
-        statements.push_back({.sql = {.text = schema.substr(from, end - from)}});
+        statements.push_back({.sql = PqSql::once(schema.substr(from, end - from))});
     }
     statements.push_back({.sql = core.sql().commit});
     require_ok(core.run_alone(statements), "making the table of records");
@@ -99,10 +99,10 @@ inline void verify(PostgresCore& core) {
     const auto name = regclass_parameter("{table}", table),
                fence = regclass_parameter("{fence}", table);
     const std::vector<PqStatement> statements{
-        {.sql = {.text = std::string(postgres_facts)},
+        {.sql = PqSql::once(std::string(postgres_facts)),
          .parameters = {name, fence},
          .binary_result = true},
-        {.sql = {.text = std::string(postgres_attributes)}, .parameters = {name}}};
+        {.sql = PqSql::once(std::string(postgres_attributes)), .parameters = {name}}};
     const auto leg = connection.run(statements, false, core.deadline());
     require_ok(leg, "reading the server's facts");
     const PqBinaryRow facts(leg.results[0].get(), 0);

@@ -64,10 +64,14 @@ public:
     [[nodiscard]] bool has_pending() const noexcept { return !pending_.empty(); }
     /// Nothing was sent and nothing waits: the next statement of ours may open the transaction.
     [[nodiscard]] bool fresh() const noexcept { return !begun_ && pending_.empty(); }
-    /// The nonce, and the bound on idleness, that mark a transaction of ours.
-    [[nodiscard]] std::vector<PqParameter> marks() const {
-        return {PqParameter{.value = hexadecimal(nonce_)},
-                number_parameter(core_.options().max_handler_time.count())};
+    /// For how long a transaction of ours may idle, as the server takes it.
+    [[nodiscard]] PqParameter idle_bound() const {
+        return number_parameter(core_.options().max_handler_time.count());
+    }
+    /// What marks a transaction of ours before somebody else may end it.
+    [[nodiscard]] PostgresStep marking() const {
+        return {.statement = {.sql = core_.sql().mark,
+                              .parameters = {PqParameter{.value = hexadecimal(nonce_)}}}};
     }
 
     /// Sends the opening of the transaction, what was posted, and `steps`; returns the results of
@@ -82,13 +86,13 @@ public:
         leg.results.erase(leg.results.begin(), leg.results.end() - count);
         return std::move(leg.results);
     }
-    /// The same without judging; `steps` becomes all that was sent, for fail(). `marked`: they mark
-    /// the transaction themselves.
+    /// The same without judging; `steps` becomes all that was sent, for fail(). `bounded`: they bound
+    /// the transaction's idleness themselves.
     /// Throws: std::logic_error where the handler left the connection busy, or ended the
     /// transaction.
-    PqLeg attempt(PostgresSteps& steps, bool marked) {
+    PqLeg attempt(PostgresSteps& steps, bool bounded) {
         require_idle();
-        PostgresSteps all = opening(marked);
+        PostgresSteps all = opening(bounded);
         std::move(pending_.begin(), pending_.end(), std::back_inserter(all));
         std::move(steps.begin(), steps.end(), std::back_inserter(all));
         pending_.clear();
@@ -100,9 +104,14 @@ public:
             statements.push_back(std::move(step.statement));
             patient = patient || step.origin == PostgresOrigin::handler;
         }
-        const auto patience = patient ? core_.options().max_handler_time : core_.options().deadline;
-        auto leg = link().run(
-            statements, owned() && core_.prepared(), PqConnection::Clock::now() + patience);
+        const auto until = PqConnection::Clock::now() +
+                           (patient ? core_.options().max_handler_time : core_.options().deadline);
+        auto leg = link().run(statements, owned() && core_.prepared(), until);
+        if (!begun_ && leg.failed == std::size_t{0} && !leg.link_lost &&
+            is_unprepared(leg.sqlstate)) { // another session than the last: nothing has happened
+            core_.stop_preparing();
+            leg = link().run(statements, false, until);
+        }
         begun_ = begun_ || (!leg.link_lost && leg.failed != std::size_t{0});
         require_tags(leg, steps);
         return leg;
@@ -169,7 +178,7 @@ public:
         }
         failure_.reset();
         for (auto step = pending_.begin(); step != pending_.end(); ++step) {
-            if (step->statement.sql.name == core_.sql().begin_message.name) { // it was never sent
+            if (step->statement.sql == core_.sql().begin_message) { // it was never sent
                 pending_.erase(step, pending_.end());
                 in_savepoint_ = false;
                 return;
@@ -177,12 +186,15 @@ public:
         }
         pending_.clear();
         post({.statement = {.sql = core_.sql().back_to_message}});
+        if (native_given_ && owned()) {
+            post(marking()); // it may have gone back with the message; the savepoint proves it ours
+        }
     }
 
     /// The statement that ends it well, and its tag.
     [[nodiscard]] PostgresStep ending() const {
         return {.statement = {.sql = owned() ? core_.sql().commit
-                                             : PqSql{.text = "RELEASE SAVEPOINT " + name_}},
+                                             : PqSql::once("RELEASE SAVEPOINT " + name_)},
                 .origin = PostgresOrigin::end};
     }
     [[nodiscard]] const char* ending_tag() const noexcept { return owned() ? "COMMIT" : "RELEASE"; }
@@ -196,7 +208,7 @@ public:
         auto& connection = **handle_;
         if (reset_session_ && connection.usable()) {
             connection.forget_prepared();
-            undo({{.sql = {.text = "DISCARD ALL"}}});
+            undo({{.sql = PqSql::once("DISCARD ALL")}});
         }
         handle_.reset(); // the pool drops one that is in a transaction
     }
@@ -213,10 +225,29 @@ public:
         if (begun_ && owned()) {
             undo({{.sql = core_.sql().rollback}});
         } else if (begun_) {
-            undo({{.sql = {.text = "ROLLBACK TO SAVEPOINT " + name_}},
-                  {.sql = {.text = "RELEASE SAVEPOINT " + name_}}});
+            undo({{.sql = PqSql::once("ROLLBACK TO SAVEPOINT " + name_)},
+                  {.sql = PqSql::once("RELEASE SAVEPOINT " + name_)}});
         }
         finish();
+    }
+    /// Ends a transaction of ours that holds nothing but a claim that found its key taken, and asks
+    /// `statement` outside it, in the same trip; the next statement begins anew.
+    /// Throws: as fail().
+    PqResult read_after_undo(PqStatement statement) {
+        begun_ = false;
+        PostgresSteps steps;
+        steps.push_back({.statement = {.sql = core_.sql().rollback}});
+        steps.push_back({.statement = std::move(statement)});
+        const std::vector<PqStatement> both{steps[0].statement, steps[1].statement};
+        auto leg = link().run(both, core_.prepared(), core_.deadline());
+        for (int again = 0; again < 2 && is_unprepared(leg.sqlstate); ++again) {
+            core_.stop_preparing();
+            leg = link().run(std::span(both).subspan(leg.results.size()), false, core_.deadline());
+        }
+        if (!leg.ok()) {
+            fail(leg, steps);
+        }
+        return std::move(leg.results.back());
     }
     /// After a first claim that failed: the transaction is again as before it. False: it is not.
     bool undo_claim() {
@@ -225,7 +256,7 @@ public:
             begun_ = false;
             return link().status() == PQTRANS_IDLE;
         }
-        undo({{.sql = {.text = "ROLLBACK TO SAVEPOINT " + name_}}});
+        undo({{.sql = PqSql::once("ROLLBACK TO SAVEPOINT " + name_)}});
         return link().status() == PQTRANS_INTRANS;
     }
 
@@ -237,16 +268,20 @@ private:
                               PQpipelineStatus(link().native()) != PQ_PIPELINE_OFF)) {
             throw std::logic_error("idem: the handler left the connection busy");
         }
+        if (native_given_ && begun_ && link().status() == PQTRANS_IDLE) {
+            throw std::logic_error(ended_by_handler); // outside of it a statement would stand alone
+        }
     }
-    [[nodiscard]] PostgresSteps opening(bool marked) const {
+    [[nodiscard]] PostgresSteps opening(bool bounded) const {
         PostgresSteps steps;
         if (!begun_ && owned()) {
             steps.push_back({.statement = {.sql = core_.begin()}});
-            if (!marked) {
-                steps.push_back({.statement = {.sql = core_.sql().mark, .parameters = marks()}});
+            if (!bounded) {
+                steps.push_back(
+                    {.statement = {.sql = core_.sql().bound, .parameters = {idle_bound()}}});
             }
         } else if (!begun_) {
-            steps.push_back({.statement = {.sql = {.text = "SAVEPOINT " + name_}}});
+            steps.push_back({.statement = {.sql = PqSql::once("SAVEPOINT " + name_)}});
         }
         return steps;
     }
@@ -270,8 +305,8 @@ private:
     void undo(const std::vector<PqStatement>& statements) noexcept {
         pending_.clear();
         try {
-            const auto until = core_.deadline();
-            if (!link().run(statements, owned() && core_.prepared(), until).ok()) {
+            // In text: what is prepared in the session may be what failed.
+            if (!link().run(statements, false, core_.deadline()).ok()) {
                 link().set_broken();
             }
         } catch (...) {

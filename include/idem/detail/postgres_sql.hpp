@@ -75,7 +75,13 @@ enum class SqlKind {
                    ? SqlKind::plain
                    : SqlKind::session;
     }
-    for (const auto word : {"RESET", "DISCARD", "LISTEN", "UNLISTEN", "LOAD", "DEALLOCATE"}) {
+    for (const auto word : {"DECLARE", // WITH HOLD
+                            "RESET",
+                            "DISCARD",
+                            "LISTEN",
+                            "UNLISTEN",
+                            "LOAD",
+                            "DEALLOCATE"}) {
         if (first == word) {
             return SqlKind::session;
         }

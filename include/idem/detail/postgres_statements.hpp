@@ -16,30 +16,36 @@ namespace idem::inline v0::detail {
 /// Record first. Invariants: it never waits for another claim, since who holds the key holds the
 /// lock that is tried; it inserts only under that lock; and the uniqueness check looks at what is
 /// committed now, not at a snapshot from before the lock. The record is completed, with the result
-/// of a void handler, as it becomes visible with the commit alone.
+/// of a void handler, as it becomes visible with the commit alone. How many rows it inserted is the
+/// answer.
 inline constexpr std::string_view postgres_claim = R"sql(
-INSERT INTO {table} (changed, expires, algorithm, format, state, scope, id, owner, fingerprint)
-SELECT clock_timestamp(), clock_timestamp() + $6::float8 * interval '1 second', $5::integer, 1, 2,
-       $1::bytea, $2::bytea, $3::bytea, $4::bytea
+INSERT INTO {table} (changed, expires, attempts, algorithm, format, state, scope, id, owner,
+                     fingerprint)
+SELECT clock_timestamp(), clock_timestamp() + $6::float8 * interval '1 second', 1, $5::integer, 1,
+       2, $1::bytea, $2::bytea, $3::bytea, $4::bytea
 WHERE pg_try_advisory_xact_lock($7::bigint)
-ON CONFLICT (scope, id) DO NOTHING RETURNING 1
+ON CONFLICT (scope, id) DO NOTHING
 )sql";
 
-/// The same as the first statement of a transaction of ours, which it marks: the mark, and the
-/// bound on idleness, end with the transaction (semantics.md 1.2, 1.4).
+/// The same as the first statement of a transaction of ours: the bound on idleness ends with it
+/// (semantics.md 1.4).
 inline constexpr std::string_view postgres_opening_claim = R"sql(
-INSERT INTO {table} (changed, expires, algorithm, format, state, scope, id, owner, fingerprint)
-SELECT clock_timestamp(), clock_timestamp() + $6::float8 * interval '1 second', $5::integer, 1, 2,
-       $1::bytea, $2::bytea, $3::bytea, $4::bytea
+INSERT INTO {table} (changed, expires, attempts, algorithm, format, state, scope, id, owner,
+                     fingerprint)
+SELECT clock_timestamp(), clock_timestamp() + $6::float8 * interval '1 second', 1, $5::integer, 1,
+       2, $1::bytea, $2::bytea, $3::bytea, $4::bytea
 WHERE pg_try_advisory_xact_lock($7::bigint)
-  AND set_config('idem.claim', $8::text, true) IS NOT NULL
-  AND set_config('idle_in_transaction_session_timeout', $9::text, true) IS NOT NULL
-ON CONFLICT (scope, id) DO NOTHING RETURNING 1
+  AND set_config('idle_in_transaction_session_timeout', $8::text, true) IS NOT NULL
+ON CONFLICT (scope, id) DO NOTHING
 )sql";
 
+inline constexpr std::string_view postgres_bound = R"sql(
+SELECT set_config('idle_in_transaction_session_timeout', $1::text, true)
+)sql";
+
+/// A mark that ends with the transaction, for postgres_still_ours.
 inline constexpr std::string_view postgres_mark = R"sql(
-SELECT set_config('idem.claim', $1::text, true),
-       set_config('idle_in_transaction_session_timeout', $2::text, true)
+SELECT set_config('idem.claim', $1::text, true)
 )sql";
 
 /// Fails, and the COMMIT behind it is skipped, where the transaction is not the one that was
@@ -55,13 +61,31 @@ SELECT pg_try_advisory_xact_lock(asked.lock)
 FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (lock, place) ORDER BY asked.place
 )sql";
 
+inline constexpr std::string_view postgres_lock_one = R"sql(
+SELECT pg_try_advisory_xact_lock($1::bigint)
+)sql";
+
+/// LATERAL with OFFSET 0: each key by the index, also where statistics are missing and a plan for
+/// arrays of any length would rather read the whole table.
 inline constexpr std::string_view postgres_read = R"sql(
-SELECT asked.place, r.format, r.state, r.attempts, r.algorithm, r.fence, r.fingerprint, r.owner,
-       r.result, r.expires <= clock_timestamp(),
-       ceil(extract(epoch FROM r.lease_until - clock_timestamp()) * 1000)::bigint,
-       (extract(epoch FROM clock_timestamp() - r.changed) * 1000)::bigint
+SELECT asked.place, r.*
 FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS asked (scope, id, place)
-JOIN {table} AS r ON r.scope = asked.scope AND r.id = asked.id
+CROSS JOIN LATERAL (
+    SELECT t.format, t.state, t.attempts, t.algorithm, t.fence, t.fingerprint, t.owner, t.result,
+           t.expires <= clock_timestamp(),
+           ceil(extract(epoch FROM t.lease_until - clock_timestamp()) * 1000)::bigint,
+           (extract(epoch FROM clock_timestamp() - t.changed) * 1000)::bigint, t.holder
+    FROM {table} AS t WHERE t.scope = asked.scope AND t.id = asked.id OFFSET 0) AS r
+)sql";
+
+/// The same of one key: planned once, where the other is planned anew at each call, as it seems
+/// dearer than for one key.
+inline constexpr std::string_view postgres_read_one = R"sql(
+SELECT 1::bigint, t.format, t.state, t.attempts, t.algorithm, t.fence, t.fingerprint, t.owner,
+       t.result, t.expires <= clock_timestamp(),
+       ceil(extract(epoch FROM t.lease_until - clock_timestamp()) * 1000)::bigint,
+       (extract(epoch FROM clock_timestamp() - t.changed) * 1000)::bigint, t.holder
+FROM {table} AS t WHERE t.scope = $1::bytea AND t.id = $2::bytea
 )sql";
 
 /// Takes a record that was read and judged free. Invariants: under the key's lock, and only as it
@@ -86,9 +110,11 @@ WITH sealed AS (
 SELECT 1 / count(*) FROM sealed
 )sql";
 
-/// The record of a claim that is not completed, whatever becomes of the transaction.
+/// The record of a claim that is not completed, whatever becomes of the transaction. Its attempt is
+/// counted when it failed, by postgres_failure.
 inline constexpr std::string_view postgres_reopen = R"sql(
-UPDATE {table} SET state = 1 WHERE scope = $1::bytea AND id = $2::bytea AND owner = $3::bytea
+UPDATE {table} SET state = 1, attempts = attempts - 1
+WHERE scope = $1::bytea AND id = $2::bytea AND owner = $3::bytea
 )sql";
 
 /// The records of a batch, last. Invariants: under their locks; only what claim judged free is
@@ -96,9 +122,10 @@ UPDATE {table} SET state = 1 WHERE scope = $1::bytea AND id = $2::bytea AND owne
 inline constexpr std::string_view postgres_complete_many = R"sql(
 WITH sealed AS (
     INSERT INTO {table} AS r
-        (changed, expires, algorithm, format, state, scope, id, owner, fingerprint, result)
+        (changed, expires, attempts, algorithm, format, state, scope, id, owner, fingerprint,
+         result)
     SELECT clock_timestamp(), clock_timestamp() + done.retention * interval '1 second',
-           done.algorithm, 1, 2, done.scope, done.id, $1::bytea, nullif(done.fingerprint, ''),
+           1, done.algorithm, 1, 2, done.scope, done.id, $1::bytea, nullif(done.fingerprint, ''),
            nullif(done.result, '')
     FROM unnest($2::bytea[], $3::bytea[], $4::float8[], $5::integer[], $6::bytea[], $7::bytea[])
          AS done (scope, id, retention, algorithm, fingerprint, result)
@@ -106,7 +133,7 @@ WITH sealed AS (
         changed = excluded.changed, expires = excluded.expires, format = 1, state = 2,
         owner = excluded.owner, result = excluded.result, lease_until = NULL, holder = NULL,
         fence = r.fence + 1,
-        attempts = CASE WHEN r.expires <= excluded.changed THEN 0 ELSE r.attempts END,
+        attempts = CASE WHEN r.expires <= excluded.changed THEN 1 ELSE r.attempts + 1 END,
         algorithm = CASE WHEN excluded.algorithm = 0 AND r.expires > excluded.changed
                          THEN r.algorithm ELSE excluded.algorithm END,
         fingerprint = CASE WHEN excluded.algorithm = 0 AND r.expires > excluded.changed
@@ -143,6 +170,13 @@ WHERE r.format <= 1
        OR (r.state IN (1, 3) AND (r.lease_until IS NULL OR r.lease_until <= excluded.changed)))
 )sql";
 
+/// Takes back what postgres_failure counted. Invariant: nothing but an open or a dead record.
+inline constexpr std::string_view postgres_refund = R"sql(
+UPDATE {table} SET attempts = attempts - 1, state = 1, changed = clock_timestamp()
+WHERE scope = $1::bytea AND id = $2::bytea AND format <= 1 AND state IN (1, 3) AND attempts > 0
+  AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+)sql";
+
 /// Waits for the key's owner, no longer than lock_timeout.
 inline constexpr std::string_view postgres_wait_for_lock = R"sql(
 SELECT pg_advisory_xact_lock($1::bigint)
@@ -162,33 +196,37 @@ struct PostgresStatements {
     explicit PostgresStatements(std::string_view table)
         : claim(of(postgres_claim, table))
         , opening_claim(of(postgres_opening_claim, table))
+        , bound(of(postgres_bound, table))
         , mark(of(postgres_mark, table))
         , still_ours(of(postgres_still_ours, table))
         , lock(of(postgres_lock, table))
+        , lock_one(of(postgres_lock_one, table))
         , read(of(postgres_read, table))
+        , read_one(of(postgres_read_one, table))
         , take(of(postgres_take, table))
         , complete(of(postgres_complete, table))
         , reopen(of(postgres_reopen, table))
         , complete_many(of(postgres_complete_many, table))
         , failure(of(postgres_failure, table))
+        , refund(of(postgres_refund, table))
         , wait_for_lock(of(postgres_wait_for_lock, table))
         , lock_timeout(of(postgres_lock_timeout, table))
         , did_commit(of(postgres_did_commit, table)) {}
 
-    PqSql begin = named("BEGIN ISOLATION LEVEL READ COMMITTED");
-    PqSql begin_repeatable_read = named("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    PqSql begin_serializable = named("BEGIN ISOLATION LEVEL SERIALIZABLE");
-    PqSql commit = named("COMMIT");
-    PqSql rollback = named("ROLLBACK");
-    PqSql begin_message = named("SAVEPOINT idem_message");
-    PqSql release_message = named("RELEASE SAVEPOINT idem_message");
-    PqSql back_to_message = named("ROLLBACK TO SAVEPOINT idem_message");
-    PqSql claim, opening_claim, mark, still_ours, lock, read, take, complete, reopen, complete_many,
-        failure, wait_for_lock, lock_timeout, did_commit;
+    PqSql begin{"BEGIN ISOLATION LEVEL READ COMMITTED"};
+    PqSql begin_repeatable_read{"BEGIN ISOLATION LEVEL REPEATABLE READ"};
+    PqSql begin_serializable{"BEGIN ISOLATION LEVEL SERIALIZABLE"};
+    PqSql commit{"COMMIT"};
+    PqSql rollback{"ROLLBACK"};
+    PqSql begin_message{"SAVEPOINT idem_message"};
+    PqSql release_message{"RELEASE SAVEPOINT idem_message"};
+    PqSql back_to_message{"ROLLBACK TO SAVEPOINT idem_message"};
+    PqSql claim, opening_claim, bound, mark, still_ours, lock, lock_one, read, read_one, take,
+        complete, reopen, complete_many, failure, refund, wait_for_lock, lock_timeout, did_commit;
 
 private:
     static PqSql of(std::string_view pattern, std::string_view table) {
-        return named(with_table(pattern, table));
+        return PqSql(with_table(pattern, table));
     }
 };
 

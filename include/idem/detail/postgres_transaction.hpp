@@ -63,8 +63,8 @@ private:
 /// PostgresError.
 /// Concurrency: one thread at a time.
 /// Cost: of one message 2 trips and those of the handler, one for each execute(): [BEGIN, record]
-/// and [result, COMMIT]. A void result writes no second version of the record. A duplicate costs 3:
-/// [BEGIN, record], [lock, read], [ROLLBACK].
+/// and [result, COMMIT]. A void result writes no second version of the record. A duplicate costs 2:
+/// [BEGIN, record] and [ROLLBACK, read].
 class PostgresTransaction {
 public:
     /// The handler's own statement. Its parameters $1 … are text, numbers, bool, bytes (a span of
@@ -135,7 +135,7 @@ private:
 
     template <class... Values>
     static detail::PqStatement statement(std::string_view sql, const Values&... values) {
-        return {.sql = detail::named(std::string(sql)),
+        return {.sql = detail::PqSql(std::string(sql)),
                 .parameters = {detail::parameter_of(values)...}};
     }
 

@@ -42,6 +42,7 @@ public:
     Claim<std::monostate> claim(const ClaimRequest& request) {
         const auto lock = require_claimable(request);
         for (int round = 0; round < 4; ++round) {
+            const bool alone = scope_.owned() && scope_.fresh();
             const auto inserted = claims_.insert(request, lock);
             if (!inserted) {
                 return InProgress{milliseconds{0}}; // the statement gave up waiting: 55P03
@@ -49,6 +50,15 @@ public:
             if (*inserted == 1) {
                 hold(request, lock, true);
                 return Claimed<std::monostate>{};
+            }
+            if (alone) { // most are duplicates: told without one more trip for the ROLLBACK
+                const auto record = claims_.read_outside(request);
+                if (!record) {
+                    return InProgress{milliseconds{0}}; // its lock was held, nothing is committed
+                }
+                if (PostgresClaims::is_decided(*record)) {
+                    return judge(*record, request);
+                }
             }
             const auto look = claims_.read(std::span(&request, 1), {lock});
             if (!look.records[0]) {
@@ -62,7 +72,7 @@ public:
             if (won == nullptr) {
                 return answer;
             }
-            if (claims_.take(request, *look.records[0], won->attempt - 1)) {
+            if (claims_.take(request, *look.records[0], won->attempt)) {
                 hold(request, lock, true);
                 return answer;
             }
@@ -128,10 +138,14 @@ public:
         }
         scope_.post({std::move(statement), PostgresOrigin::handler});
     }
-    /// Whoever has the connection may commit by it, so the records are open until complete().
+    /// Whoever has the connection may commit by it, so the records are open until complete(), and
+    /// the transaction is marked, so that the commit can tell whether it is still ours.
     PGconn* native() {
         scope_.require_open();
         auto steps = reopening(core_.sql(), scope_.nonce(), held_);
+        if (scope_.owned() && !scope_.native_given()) {
+            steps.push_back(scope_.marking());
+        }
         if (!steps.empty() || !scope_.begun() || scope_.has_pending()) {
             scope_.run(std::move(steps));
         }
@@ -149,8 +163,10 @@ public:
             return;
         }
         if (scope_.native_given() && scope_.owned()) {
-            steps.push_back({{core_.sql().still_ours, {PqParameter{hexadecimal(scope_.nonce())}}},
-                             PostgresOrigin::still_ours});
+            // Before the records: in a transaction that the handler began they are not there.
+            steps.insert(steps.begin(),
+                         {{core_.sql().still_ours, {PqParameter{hexadecimal(scope_.nonce())}}},
+                          PostgresOrigin::still_ours});
         }
         steps.push_back(scope_.ending());
         const auto leg = scope_.attempt(steps, false);

@@ -4,10 +4,13 @@
 
 // libpq: a connection whose every call has a deadline and travels as one pipeline leg.
 
+#include <idem/detail/nonce.hpp>
+#include <idem/detail/pq_statement.hpp>
 #include <idem/error.hpp>
 
 #include <libpq-fe.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -18,7 +21,7 @@
 #include <string>
 #include <string_view>
 #include <unistd.h>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -33,24 +36,6 @@ using PqResult = std::unique_ptr<PGresult, PqResultEnd>;
     const char* text = result == nullptr ? nullptr : PQresultErrorField(result, code);
     return text == nullptr ? std::string_view() : std::string_view(text);
 }
-
-/// The text of a statement, and the name it is prepared under: a digest of the text, as a pooler
-/// may hand us a connection on which another client prepared a statement. Empty: never prepared.
-struct PqSql {
-    std::string text, name{};
-};
-
-/// Parameters in order. Text unless `binary`; their types are the server's to infer.
-struct PqParameter {
-    std::optional<std::string> value{};
-    bool binary = false;
-};
-
-struct PqStatement {
-    PqSql sql;
-    std::vector<PqParameter> parameters{};
-    bool binary_result = false;
-};
 
 /// How a leg ended. `results` has one entry per statement that was answered; the first that failed
 /// is the last that counts, the server skips the rest.
@@ -80,6 +65,8 @@ public:
         , owned_(other.owned_)
         , broken_(other.broken_)
         , process_(other.process_)
+        , prefix_(std::move(other.prefix_))
+        , names_(other.names_)
         , prepared_(std::move(other.prepared_)) {}
     PqConnection(const PqConnection&) = delete;
     PqConnection& operator=(PqConnection&&) = delete;
@@ -118,7 +105,7 @@ public:
         PQsetnonblocking(connection_, 1);
         if (PQenterPipelineMode(connection_) == 1 && send(statements, named, sent) &&
             PQpipelineSync(connection_) == 1) {
-            sent.push_back({sync, {}});
+            sent.push_back({sync});
             receive(statements, sent, leg, until);
         } else {
             leg.link_lost = true;
@@ -137,7 +124,7 @@ private:
     static constexpr std::size_t sync = static_cast<std::size_t>(-1);
     struct Sent {
         std::size_t statement;
-        std::string prepares{}; ///< the name, where this is a Parse and not an execution
+        std::optional<PqSql> prepares{}; ///< where it is a Parse, and not an execution
     };
 
     bool send(std::span<const PqStatement> statements, bool named, std::vector<Sent>& sent) {
@@ -154,46 +141,54 @@ private:
                 formats.push_back(parameter.binary ? 1 : 0);
             }
             const int count = static_cast<int>(parameters.size());
-            bool name_it = named && !sql.name.empty();
-            if (name_it && !prepared_.contains(sql.name) && !preparing(sent, sql.name)) {
-                name_it = prepared_.size() < most_prepared;
-                if (name_it) {
-                    if (PQsendPrepare(
-                            connection_, sql.name.c_str(), sql.text.c_str(), 0, nullptr) != 1) {
-                        return false;
-                    }
-                    sent.push_back({at, sql.name});
-                }
+            const std::string* name = nullptr;
+            if (named && sql.is_to_be_prepared() && !prepare(sql, at, name, sent)) {
+                return false;
             }
-            const int done = name_it ? PQsendQueryPrepared(connection_,
-                                                           sql.name.c_str(),
-                                                           count,
-                                                           values.data(),
-                                                           lengths.data(),
-                                                           formats.data(),
-                                                           binary_result ? 1 : 0)
-                                     : PQsendQueryParams(connection_,
-                                                         sql.text.c_str(),
-                                                         count,
-                                                         nullptr,
-                                                         values.data(),
-                                                         lengths.data(),
-                                                         formats.data(),
-                                                         binary_result ? 1 : 0);
+            const int done = name != nullptr ? PQsendQueryPrepared(connection_,
+                                                                   name->c_str(),
+                                                                   count,
+                                                                   values.data(),
+                                                                   lengths.data(),
+                                                                   formats.data(),
+                                                                   binary_result ? 1 : 0)
+                                             : PQsendQueryParams(connection_,
+                                                                 sql.text().c_str(),
+                                                                 count,
+                                                                 nullptr,
+                                                                 values.data(),
+                                                                 lengths.data(),
+                                                                 formats.data(),
+                                                                 binary_result ? 1 : 0);
             if (done != 1) {
                 return false;
             }
-            sent.push_back({at, {}});
+            sent.push_back({at});
         }
         return true;
     }
-    static bool preparing(const std::vector<Sent>& sent, const std::string& name) {
-        for (const auto& entry : sent) {
-            if (entry.prepares == name) {
+    /// Sends a Parse where there was none; null `name`: there are too many to prepare one more. The
+    /// names are this connection's own, so that a pooler that hands us the session of another is
+    /// noticed at the first statement.
+    bool
+    prepare(const PqSql& sql, std::size_t at, const std::string*& name, std::vector<Sent>& sent) {
+        auto known = prepared_.find(sql);
+        if (known == prepared_.end()) {
+            if (prepared_.size() >= most_prepared) {
                 return true;
             }
+            if (prefix_.empty()) {
+                prefix_ = "idem_" + hexadecimal(draw_nonce().substr(0, 8)) + "_";
+            }
+            known = prepared_.emplace(sql, prefix_ + std::to_string(++names_)).first;
+            if (PQsendPrepare(connection_, known->second.c_str(), sql.text().c_str(), 0, nullptr) !=
+                1) {
+                return false;
+            }
+            sent.push_back({at, sql});
         }
-        return false;
+        name = &known->second;
+        return true;
     }
 
     void receive(std::span<const PqStatement> statements,
@@ -203,9 +198,13 @@ private:
         leg.results.reserve(statements.size());
         for (const auto& due : sent) {
             PqResult last = next_result(leg, until);
-            while (due.statement != sync && last) {
+            while (last && PQresultStatus(last.get()) != PGRES_PIPELINE_SYNC) {
                 note(due, last, leg);
                 last = leg.link_lost ? nullptr : next_result(leg, until);
+                if (!last && due.statement == sync && !leg.link_lost) {
+                    // Of statements without BEGIN the commit is part of the sync, and failed there.
+                    last = next_result(leg, until);
+                }
             }
             if (leg.link_lost || PQstatus(connection_) == CONNECTION_BAD) {
                 leg.link_lost = true;
@@ -219,16 +218,18 @@ private:
         case PGRES_COMMAND_OK:
         case PGRES_TUPLES_OK:
         case PGRES_EMPTY_QUERY:
-            if (due.prepares.empty()) {
+            if (!due.prepares) {
                 leg.results.push_back(std::move(result));
-            } else {
-                prepared_.insert(due.prepares);
             }
-            return;
-        case PGRES_PIPELINE_ABORTED:
             return;
         default:
             break;
+        }
+        if (due.prepares) {
+            prepared_.erase(*due.prepares);
+        }
+        if (PQresultStatus(result.get()) == PGRES_PIPELINE_ABORTED) {
+            return;
         }
         const auto severity = pq_field(result.get(), PG_DIAG_SEVERITY_NONLOCALIZED);
         if (severity != "ERROR") { // FATAL, PANIC: the server has gone; none: libpq speaks itself
@@ -237,7 +238,8 @@ private:
         if (leg.failed || severity.empty()) {
             return;
         }
-        leg.failed = due.statement;
+        leg.failed = due.statement == sync ? std::max(leg.results.size(), std::size_t{1}) - 1
+                                           : due.statement;
         leg.sqlstate = pq_field(result.get(), PG_DIAG_SQLSTATE);
         leg.message = pq_field(result.get(), PG_DIAG_MESSAGE_PRIMARY);
         if (const auto detail = pq_field(result.get(), PG_DIAG_MESSAGE_DETAIL); !detail.empty()) {
@@ -306,7 +308,12 @@ private:
     PGconn* connection_;
     bool owned_, broken_ = false;
     pid_t process_ = ::getpid();
-    std::unordered_set<std::string> prepared_;
+    /// Of the names of this connection alone. Where a pooler lends it another session, its first
+    /// statement, BEGIN, is not there, before anything has happened; were the names shared, another
+    /// connection might have prepared some of them there, and the COMMIT would be missed at last.
+    std::string prefix_; ///< of this connection's prepared statements
+    unsigned names_ = 0;
+    std::unordered_map<PqSql, std::string, PqSql::Hash> prepared_; ///< with their names
 };
 
 } // namespace idem::inline v0::detail

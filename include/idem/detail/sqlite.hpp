@@ -7,6 +7,7 @@
 
 #include <sqlite3.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
@@ -41,6 +42,16 @@ constexpr int primary_code(int code) noexcept {
     return code & 0xff;
 }
 
+/// The statements that the library runs for each message.
+enum class SqliteOwn : std::size_t { begin, commit, read, complete, charge, lock };
+
+/// One of them: a session compiles it once and finds it by its place, without a look at its text.
+/// All statements of one place have one text per session.
+struct SqliteStatement {
+    SqliteOwn place;
+    std::string sql;
+};
+
 /// A connection, its own or a borrowed one. Concurrency: one thread at a time.
 class SqliteSession {
 public:
@@ -74,6 +85,9 @@ public:
             return;
         }
         forget_statements();
+        for (auto* statement : own_) {
+            sqlite3_finalize(statement);
+        }
         if (owned_) {
             sqlite3_close_v2(native_);
         }
@@ -122,23 +136,37 @@ public:
         return statements_.emplace(std::string(sql), statement).first->second;
     }
 
+    /// The same without a look at the text.
+    sqlite3_stmt* prepare(const SqliteStatement& statement) {
+        auto& compiled = own_[static_cast<std::size_t>(statement.place)];
+        if (compiled == nullptr) {
+            const char* tail = nullptr;
+            compiled = compile(statement.sql, tail);
+        }
+        return compiled;
+    }
+
     /// Runs a statement without rows. Throws: SqliteError.
     void run(std::string_view sql) {
-        if (const int code = attempt(sql); code != SQLITE_OK) {
+        if (const int code = attempt(prepare(sql)); code != SQLITE_OK) {
             throw error(code);
         }
     }
 
     /// From here until commit() or rollback() nothing commits on this connection.
     void begin_immediate() {
-        run("BEGIN IMMEDIATE");
+        static const SqliteStatement begin{SqliteOwn::begin, "BEGIN IMMEDIATE"};
+        if (const int code = attempt(prepare(begin)); code != SQLITE_OK) {
+            throw error(code);
+        }
         lost_ = false;
         guarded_ = true;
     }
     /// SQLITE_OK, or why not: then in_transaction() says whether it is still open.
     int commit() {
+        static const SqliteStatement commit{SqliteOwn::commit, "COMMIT"};
         guarded_ = false;
-        return attempt("COMMIT");
+        return attempt(prepare(commit));
     }
     /// Of an owned connection.
     void rollback() noexcept {
@@ -183,8 +211,7 @@ private:
         }
         return statement;
     }
-    int attempt(std::string_view sql) {
-        sqlite3_stmt* statement = prepare(sql);
+    static int attempt(sqlite3_stmt* statement) {
         const int code = sqlite3_step(statement);
         if (code == SQLITE_DONE || code == SQLITE_ROW) {
             sqlite3_reset(statement);
@@ -234,6 +261,7 @@ private:
     std::uint64_t random_ =
         reinterpret_cast<std::uintptr_t>(this) ^ (static_cast<std::uint64_t>(::getpid()) << 32U);
     std::unordered_map<std::string, sqlite3_stmt*, TextHash, std::equal_to<>> statements_{};
+    std::array<sqlite3_stmt*, 6> own_{}; // by SqliteOwn
 };
 
 } // namespace detail

@@ -95,9 +95,10 @@ namespace detail {
 /// Borrows its values until it ends; then the statement is ready for the next call.
 class SqliteCall {
 public:
+    /// `sql` is the text of a statement, or a SqliteStatement.
     /// Throws: SqliteError, std::invalid_argument.
-    template <SqliteValue... Values>
-    SqliteCall(SqliteSession& session, std::string_view sql, const Values&... values)
+    template <class Sql, SqliteValue... Values>
+    SqliteCall(SqliteSession& session, const Sql& sql, const Values&... values)
         : session_(session)
         , statement_(session.prepare(sql)) {
         const auto wanted = static_cast<std::size_t>(sqlite3_bind_parameter_count(statement_));

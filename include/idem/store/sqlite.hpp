@@ -5,16 +5,23 @@
 // SqliteStore: the durable store that needs no server.
 
 #include <idem/dedup_store.hpp>
+#include <idem/detail/sqlite_alone.hpp>
+#include <idem/detail/sqlite_inspection.hpp>
+#include <idem/detail/sqlite_prune.hpp>
+#include <idem/detail/sqlite_schema_check.hpp>
 #include <idem/detail/sqlite_transaction.hpp>
+#include <idem/inspectable_store.hpp>
 
-#include <array>
 #include <atomic>
 #include <chrono>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace idem::inline v0 {
 
@@ -70,14 +77,38 @@ public:
     /// Counts a failed attempt in a transaction of its own, as far as it can: it waits for the
     /// write lock as begin() does. Only after rollback().
     void record_failure(const ClaimRequest& request, std::string_view why) noexcept;
+    /// Takes one counted attempt back; a dead record is open again. As far as it can, too.
+    void refund_failure(const ClaimRequest& request) noexcept;
+
+    /// For operators, as inspectable_store.hpp says; a joined record that is no longer open, but
+    /// neither completed nor dead, is State::in_progress, and waits for its next attempt. Those who
+    /// write wait for the write lock as begin() does, and throw as it does.
+    [[nodiscard]] std::optional<Record> find(const Key& key) {
+        return inspection_.find(core_, key);
+    }
+    /// Leaves records of a newer format out. Cost: reads the whole table, without the write lock.
+    [[nodiscard]] std::vector<Record> list(State state, std::size_t limit) {
+        return inspection_.list(core_, state, limit);
+    }
+    bool revive(const Key& key, const Intervention& by) {
+        return inspection_.revive(core_, key, by);
+    }
+    bool force_complete(const Key& key, std::string_view result, const Intervention& by) {
+        return inspection_.force_complete(core_, key, result, by);
+    }
+    bool erase(const Key& key, const Intervention& by) { return inspection_.erase(core_, key, by); }
+    /// Cost: a scan of the table without the write lock, which goes on from where the last one
+    /// ended; then deletes by key, 250 records per transaction, so that nobody waits for long.
+    std::size_t prune(std::size_t limit) { return pruning_.prune(core_, limit); }
 
 private:
     static std::string table_sql(const SqliteOptions& options) {
         return detail::sqlite_statement(detail::sqlite_schema, options.table);
     }
-    std::string problems(detail::SqliteSession& session) const;
 
     detail::SqliteCore core_;
+    detail::SqliteInspection inspection_{core_.options().table};
+    detail::SqlitePruning pruning_{core_.options().table};
 };
 
 using SqliteStore = BasicSqliteStore<std::chrono::system_clock>;
@@ -117,12 +148,8 @@ SqliteTransaction BasicSqliteStore<Clock>::join(sqlite3* native) {
 template <class Clock>
 Claim<std::monostate> BasicSqliteStore<Clock>::peek(const ClaimRequest& request) {
     require_valid(request.key);
-    core_.require_same_process();
-    return core_.as_store([&] {
-        auto session = core_.take(core_.deadline());
-        auto answer = core_.records().claim(*session, request, core_.now());
-        core_.give_back(std::move(session));
-        return answer;
+    return detail::sqlite_read_alone(core_, [&](detail::SqliteSession& session) {
+        return core_.records().claim(session, request, core_.now());
     });
 }
 
@@ -131,17 +158,19 @@ void BasicSqliteStore<Clock>::record_failure(const ClaimRequest& request,
                                              std::string_view why) noexcept {
     try {
         require_valid(request.key);
-        core_.require_same_process();
-        const auto deadline = core_.deadline();
-        const auto turn = core_.take_turn(deadline);
-        auto session = core_.take(deadline);
-        session->begin_immediate();
-        core_.records().charge(*session, request, why, core_.now());
-        IDEM_FAILPOINT("sqlite: before the commit of a failure");
-        if (session->commit() == SQLITE_OK) {
-            core_.give_back(std::move(session));
-        }
+        detail::sqlite_write_alone(core_, [&](detail::SqliteSession& session) {
+            core_.records().charge(session, request, why, core_.now());
+            IDEM_FAILPOINT("sqlite: before the commit of a failure");
+        });
     } catch (...) { // the next claim counts one attempt less: at worst the message runs once more
+    }
+}
+
+template <class Clock>
+void BasicSqliteStore<Clock>::refund_failure(const ClaimRequest& request) noexcept {
+    try {
+        inspection_.refund(core_, request.key);
+    } catch (...) { // the next claim counts one attempt more: at worst it dies one delivery earlier
     }
 }
 
@@ -174,64 +203,20 @@ void BasicSqliteStore<Clock>::migrate() {
 }
 
 template <class Clock>
-std::string BasicSqliteStore<Clock>::problems(detail::SqliteSession& session) const {
-    std::string found;
-    auto add = [&](const std::string& problem) { found += (found.empty() ? "" : "; ") + problem; };
-    if (sqlite3_threadsafe() == 0) {
-        add("this SQLite is compiled without threads");
-    }
-    if (sqlite3_db_readonly(session.native(), "main") != 0) {
-        add("the file is read-only");
-    }
-    const auto mode = detail::SqliteCall(session, "PRAGMA main.journal_mode").rows();
-    if (mode.text(0, 0) != "wal") {
-        add("the journal mode is " + std::string(mode.text(0, 0).value_or("unknown")) +
-            ", not wal: call migrate()");
-    }
-    const auto& table = core_.options().table;
-    std::string missing;
-    for (const char* column : {"scope",
-                               "id",
-                               "format",
-                               "state",
-                               "fingerprint",
-                               "algorithm",
-                               "attempts",
-                               "result",
-                               "note",
-                               "changed",
-                               "expires"}) {
-        const auto there = detail::SqliteCall(session,
-                                              "SELECT pk FROM pragma_table_info(?1, 'main') "
-                                              "WHERE name = ?2",
-                                              table,
-                                              column)
-                               .rows();
-        const auto key = std::string_view(column) == "scope" ? 1
-                         : std::string_view(column) == "id"  ? 2
-                                                             : 0;
-        if (there.empty() || there.integer(0, 0) != key) {
-            missing += (missing.empty() ? "" : ", ") + std::string(column);
-        }
-    }
-    if (!missing.empty()) {
-        add("table " + table + " lacks, or has another key in, " + missing + ": call migrate()");
-    }
-    return found;
-}
-
-template <class Clock>
 void BasicSqliteStore<Clock>::verify() {
     core_.require_same_process();
-    const auto found = core_.as_store(
-        [&] { return problems(*core_.open(SQLITE_OPEN_READWRITE, core_.deadline())); });
+    const auto found = core_.as_store([&] {
+        const auto session = core_.open(SQLITE_OPEN_READWRITE, core_.deadline());
+        return detail::sqlite_problems(*session, core_.options().table);
+    });
     if (!found.empty()) {
         throw StoreError(Fault::rejected, "idem: SQLite database " + core_.path() + ": " + found);
     }
 }
 
-static_assert(TransactionalStore<SqliteStore> && PeekingStore<SqliteStore> &&
-              BatchTransaction<SqliteTransaction> && JoinableStore<SqliteStore, sqlite3*>);
+static_assert(RefundingTransactionalStore<SqliteStore> && InspectableStore<SqliteStore> &&
+              PeekingStore<SqliteStore> && BatchTransaction<SqliteTransaction> &&
+              JoinableStore<SqliteStore, sqlite3*>);
 
 } // namespace idem::inline v0
 

@@ -52,6 +52,14 @@ struct DedupTable {
     Verdict run_in(typename S::Transaction& tx,
                    const Request& request,
                    const Work<typename S::Transaction>& work) const;
+
+private:
+    /// One attempt with its reruns, each in a transaction of its own that is over on return.
+    template <TransactionalStore S>
+    Verdict run_attempt(S& store,
+                        const ClaimRequest& asked,
+                        const Work<typename S::Transaction>& work,
+                        bool charged) const;
 };
 
 template <TransactionalStore S>
@@ -61,10 +69,38 @@ DedupTable::run(S& store, const Request& request, const Work<typename S::Transac
     if (Verdict known; request.redelivered && detail::look_first(store, asked, known)) {
         return known;
     }
-    const bool charged = asked.max_attempts != request.max_attempts;
+    if (asked.max_attempts == request.max_attempts) {
+        auto verdict = run_attempt(store, asked, work, false);
+        if (verdict.status == Status::failed) {
+            detail::charge(store, asked, verdict);
+        }
+        return verdict;
+    }
+    try { // charged in advance
+        auto verdict = run_attempt(store, asked, work, true);
+        if (detail::counts_for_nothing(verdict)) {
+            detail::refund(store, asked);
+        }
+        if (verdict.attempts > 0) {
+            --verdict.attempts;
+        }
+        return verdict;
+    } catch (const StoreError& error) {
+        if (error.fault() == Fault::unavailable || error.fault() == Fault::rejected) {
+            detail::refund(store, asked);
+        }
+        throw;
+    }
+}
+
+template <TransactionalStore S>
+Verdict DedupTable::run_attempt(S& store,
+                                const ClaimRequest& asked,
+                                const Work<typename S::Transaction>& work,
+                                bool charged) const {
     for (unsigned rerun = 0;; ++rerun) {
         if (rerun > 0) {
-            detail::pause_before_rerun(rerun, request.key);
+            detail::pause_before_rerun(rerun, asked.key);
         }
         IDEM_FAILPOINT("table: before begin");
         auto tx = store.begin();
@@ -78,20 +114,14 @@ DedupTable::run(S& store, const Request& request, const Work<typename S::Transac
             }
             throw;
         }
-        if (end.again && rerun < reruns) {
-            continue;
+        if (!end.again) {
+            return std::move(end.verdict);
         }
-        if (end.again) {
+        if (rerun >= reruns) {
             throw detail::conflicted_error("the transaction failed with its surroundings, not by "
                                            "the handler, in every one of its reruns: retry later",
                                            end.verdict);
         }
-        if (end.verdict.status == Status::failed && !charged) {
-            detail::charge(store, asked, end.verdict);
-        } else if (charged && end.verdict.attempts > 0) {
-            --end.verdict.attempts;
-        }
-        return end.verdict;
     }
 }
 

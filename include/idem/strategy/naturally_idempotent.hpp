@@ -37,7 +37,8 @@ public:
     void rows(std::uint64_t affected) noexcept { rows_ = affected; }
     /// The version of the row that refused, read after 0 rows. Newer: skipped, a stale message.
     /// Equal: a duplicate, or a conflict where the fingerprints differ. None: the row does not
-    /// exist yet, retry (an update that overtook its create).
+    /// exist yet, retry (an update that overtook its create). Older: it was not there when the
+    /// statement ran, retry.
     void found(std::optional<std::uint64_t> version, Fingerprint fingerprint = {}) noexcept {
         looked_ = true;
         found_version_ = version;
@@ -61,7 +62,7 @@ inline Verdict RowFence::verdict() const {
     }
     if (!looked_) {
         verdict.status = Status::skipped;
-    } else if (!found_version_) {
+    } else if (!found_version_ || (version_ && *found_version_ < *version_)) {
         verdict.status = Status::failed;
         verdict.reason = reason::version_unknown;
     } else if (found_version_ == version_ && fingerprint_.conflicts_with(found_fingerprint_)) {

@@ -95,11 +95,32 @@ inline StoreError conflicted_error(const std::string& advice, const Verdict& las
     return {Fault::unavailable, "idem: " + advice + "; the last error: " + what_of(last.error)};
 }
 
-/// Counts a failed attempt, unless the handler's exception says not to.
+/// Whether a failure is not counted, as the handler's exception says (semantics.md 3.5).
+inline bool uncharged(const Verdict& failed) noexcept {
+    return holds<RetryLater>(failed.error) || holds<Unprocessable>(failed.error);
+}
+
+/// Counts a failed attempt.
 template <class S>
 void charge(S& store, const ClaimRequest& asked, const Verdict& verdict) noexcept {
-    if (!holds<RetryLater>(verdict.error) && !holds<Unprocessable>(verdict.error)) {
+    if (!uncharged(verdict)) {
         store.record_failure(asked, what_of(verdict.error));
+    }
+}
+
+/// Whether what look_first() charged is to be given back: the failure is not counted, or the
+/// handler did not run because another owner is at it.
+inline bool counts_for_nothing(const Verdict& verdict) noexcept {
+    return verdict.status == Status::in_progress ||
+           (verdict.status == Status::failed && uncharged(verdict));
+}
+
+/// Gives it back, where the store can.
+template <class S>
+void refund(S& store, const ClaimRequest& asked) noexcept {
+    if constexpr (RefundingTransactionalStore<S>) {
+        IDEM_FAILPOINT("table: before refund");
+        store.refund_failure(asked);
     }
 }
 

@@ -27,16 +27,22 @@
 // count_effects(const std::string& id)`, which counts what is committed, through a connection of
 // its own.
 //
+// InspectionContract is for every InspectableStore, by lease or by transactions. For the laws of
+// prune() its harness has `void let_retention_pass(seconds)`, which returns once records of such a
+// retention are past it, and its store a table of its own; without it they are skipped.
+//
 // Where a law allows stores to differ, the harness says which by a constant of
 // idem::testing::Differences. `static std::string missing()` skips every test with the reason it
 // returns, for want of a server; an empty string runs them. Each test has a scope of its own, so
 // that a server may be shared. Instantiate each suite in one translation unit.
 
 #include <idem/testing/batch_transaction_contract.hpp>
+#include <idem/testing/inspection_contract.hpp>
 #include <idem/testing/lease_power_contract.hpp>
 #include <idem/testing/lease_store_contract.hpp>
 #include <idem/testing/record_contract.hpp>
 #include <idem/testing/token_store_contract.hpp>
 #include <idem/testing/transactional_store_contract.hpp>
+#include <idem/testing/two_mode_contract.hpp>
 
 #endif // IDEM_TESTING_STORE_CONTRACT_HPP
