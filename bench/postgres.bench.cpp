@@ -163,7 +163,7 @@ public:
         const detail::PostgresStatements sql(table);
         connections_.prepare("begin", sql.begin.text())
             .prepare("claim", sql.opening_claim.text())
-            .prepare("read", sql.read.text())
+            .prepare("read", sql.read_one.text())
             .prepare("rollback", sql.rollback.text())
             .prepare("commit", sql.commit.text())
             .prepare("insert", insert_order)
@@ -188,8 +188,7 @@ public:
             throw std::runtime_error("a duplicate was claimed");
         }
         connection.send("rollback", {});
-        connection.send(
-            "read", {*detail::bytes_array({scope}).value, *detail::bytes_array({id}).value}, true);
+        connection.send("read", {raw_bytes(scope), raw_bytes(id)}, true);
         const auto found = connection.receive();
         return static_cast<std::uint64_t>(PQntuples(found.get()));
     }
@@ -210,7 +209,6 @@ private:
                          "0",
                          "604800",
                          std::to_string(lock_of(id)),
-                         "30313233343536373839616263646566",
                          "300000"});
         return std::string_view(PQcmdTuples(connection.receive().get())) == "1";
     }
@@ -295,7 +293,9 @@ void batch_row(Report& report, Database& database) {
         return;
     }
     RawConnections raw(database.conninfo(), 1), pipeline(database.conninfo(), 1);
-    raw.prepare("insert", insert_order);
+    raw.prepare("insert", insert_order)
+        .prepare("keys",
+                 "INSERT INTO raw_key (key) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING");
     pipeline.prepare("begin", "BEGIN")
         .prepare("insert", insert_order)
         .prepare("commit", "COMMIT")
@@ -315,12 +315,15 @@ void batch_row(Report& report, Database& database) {
         report,
         {.name = name,
          .threads = 1,
-         .variants = {{"libpq, one by one",
+         .variants = {{"libpq, one by one, and their keys",
                        [&](unsigned) {
+                           std::string keys = "{";
                            raw[0].command("BEGIN");
                            for (const auto& order : fresh_orders(size)) {
                                raw_insert(raw[0], order);
+                               keys.append(keys.size() > 1 ? "," : "").append(order.id);
                            }
+                           raw[0].execute("keys", {keys + "}"});
                            raw[0].command("COMMIT");
                            return size;
                        }},
@@ -329,7 +332,16 @@ void batch_row(Report& report, Database& database) {
                        time_at_most(1.3)},
                       {"DedupTable, posted",
                        [&](unsigned) { return all_executed(post.batch(fresh_orders(size))); }},
-                      {"libpq, pipelined", [&](unsigned) {
+                      {"libpq, one by one, no keys",
+                       [&](unsigned) {
+                           raw[0].command("BEGIN");
+                           for (const auto& order : fresh_orders(size)) {
+                               raw_insert(raw[0], order);
+                           }
+                           raw[0].command("COMMIT");
+                           return size;
+                       }},
+                      {"libpq, pipelined, no keys", [&](unsigned) {
                            pipeline[0].send("begin", {});
                            for (const auto& order : fresh_orders(size)) {
                                raw_send_insert(pipeline[0], order);

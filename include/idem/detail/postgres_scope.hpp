@@ -154,7 +154,8 @@ public:
         }
     }
 
-    /// A place to come back to, for one message of several. Sent with the next statement.
+    /// A place to come back to, for one message of several. Sent with the next statement. Those of
+    /// earlier messages stay below it: to release each would be a statement more.
     void savepoint() {
         require_open();
         if (PostgresSteps due; has_posted()) { // of the message before: its failure, nobody else's
@@ -163,11 +164,7 @@ public:
             }
         }
         ruined_ = ruined_ || failure_ || (begun_ && link().status() == PQTRANS_INERROR);
-        if (in_savepoint_) {
-            post({.statement = {.sql = core_.sql().release_message}});
-        }
         post({.statement = {.sql = core_.sql().begin_message}});
-        in_savepoint_ = true;
     }
     /// Sent with the next statement. Where an earlier message, which counts as handled, ruined the
     /// transaction, there is nothing to come back to: the commit will fail.
@@ -180,7 +177,6 @@ public:
         for (auto step = pending_.begin(); step != pending_.end(); ++step) {
             if (step->statement.sql == core_.sql().begin_message) { // it was never sent
                 pending_.erase(step, pending_.end());
-                in_savepoint_ = false;
                 return;
             }
         }
@@ -322,7 +318,7 @@ private:
     PostgresSteps pending_;
     std::optional<PostgresError> failure_; ///< the first statement of the handler that failed
     bool begun_ = false, ended_ = false, conflicted_ = false, native_given_ = false,
-         reset_session_ = false, in_savepoint_ = false, ruined_ = false;
+         reset_session_ = false, ruined_ = false;
 };
 
 } // namespace idem::inline v0::detail

@@ -73,8 +73,8 @@ FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS asked (scope, id, place
 CROSS JOIN LATERAL (
     SELECT t.format, t.state, t.attempts, t.algorithm, t.fence, t.fingerprint, t.owner, t.result,
            t.expires <= clock_timestamp(),
-           ceil(extract(epoch FROM t.lease_until - clock_timestamp()) * 1000)::bigint,
-           (extract(epoch FROM clock_timestamp() - t.changed) * 1000)::bigint, t.holder
+           ceil(date_part('epoch', t.lease_until - clock_timestamp()) * 1000)::bigint,
+           floor(date_part('epoch', clock_timestamp() - t.changed) * 1000)::bigint, t.holder
     FROM {table} AS t WHERE t.scope = asked.scope AND t.id = asked.id OFFSET 0) AS r
 )sql";
 
@@ -83,8 +83,8 @@ CROSS JOIN LATERAL (
 inline constexpr std::string_view postgres_read_one = R"sql(
 SELECT 1::bigint, t.format, t.state, t.attempts, t.algorithm, t.fence, t.fingerprint, t.owner,
        t.result, t.expires <= clock_timestamp(),
-       ceil(extract(epoch FROM t.lease_until - clock_timestamp()) * 1000)::bigint,
-       (extract(epoch FROM clock_timestamp() - t.changed) * 1000)::bigint, t.holder
+       ceil(date_part('epoch', t.lease_until - clock_timestamp()) * 1000)::bigint,
+       floor(date_part('epoch', clock_timestamp() - t.changed) * 1000)::bigint, t.holder
 FROM {table} AS t WHERE t.scope = $1::bytea AND t.id = $2::bytea
 )sql";
 
@@ -219,7 +219,6 @@ struct PostgresStatements {
     PqSql commit{"COMMIT"};
     PqSql rollback{"ROLLBACK"};
     PqSql begin_message{"SAVEPOINT idem_message"};
-    PqSql release_message{"RELEASE SAVEPOINT idem_message"};
     PqSql back_to_message{"ROLLBACK TO SAVEPOINT idem_message"};
     PqSql claim, opening_claim, bound, mark, still_ours, lock, lock_one, read, read_one, take,
         complete, reopen, complete_many, failure, refund, wait_for_lock, lock_timeout, did_commit;

@@ -113,6 +113,7 @@ private:
         bool conflicted = false;
         bool changed_session = false; // the connection is not for others any more
         bool batch = false;           // savepoint() was called
+        bool in_message = false;      // and its savepoint stands
         bool locked = false;          // a joined one has the write lock
     };
 

@@ -112,6 +112,10 @@ inline void SqliteTransaction::complete(std::span<const ClaimRequest> requests,
     if (requests.size() != results.size()) {
         throw std::invalid_argument("idem: complete() takes a result for each request");
     }
+    if (state_.in_message) { // else each page of the records is copied, should it go back
+        session().run("RELEASE idem_message");
+        state_.in_message = false;
+    }
     for (std::size_t at = 0; at < requests.size(); ++at) {
         complete(requests[at], results[at]);
     }
@@ -120,11 +124,11 @@ inline void SqliteTransaction::complete(std::span<const ClaimRequest> requests,
 inline void SqliteTransaction::savepoint() {
     require_intact();
     try {
-        if (state_.batch) {
+        if (state_.in_message) {
             session().run("RELEASE idem_message");
         }
         session().run("SAVEPOINT idem_message");
-        state_.batch = true;
+        state_.batch = state_.in_message = true;
     } catch (const SqliteError&) { // the handler before, or the disk: the others have to run again
         state_.conflicted = true;
         throw;
