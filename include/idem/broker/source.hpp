@@ -85,7 +85,7 @@ struct RunOptions {
 
 namespace detail {
 
-inline void require_valid(const RunOptions& options, bool handler_batches) {
+inline void require_run_options(const RunOptions& options, bool handler_batches) {
     if (options.concurrency == 0) {
         throw std::invalid_argument("idem: RunOptions.concurrency is 0; at least 1 is needed");
     }
@@ -128,7 +128,7 @@ inline void require_valid(const RunOptions& options, bool handler_batches) {
 /// Concurrency: calls the source and Observer::settled from the calling thread only.
 template <Source S, DeliveryHandler<S> Handler>
 void run(S& source, const Handler& handler, std::stop_token stop, RunOptions options = {}) {
-    detail::require_valid(options, BatchDeliveryHandler<Handler, S>);
+    detail::require_run_options(options, BatchDeliveryHandler<Handler, S>);
     detail::ConsumerLoop<S, Handler, RunOptions>(source, handler, std::move(stop), options).run();
 }
 

@@ -6,8 +6,8 @@
 // what is posted, and how it ends.
 
 #include <idem/detail/nonce.hpp>
-#include <idem/detail/postgres_core.hpp>
 #include <idem/detail/postgres_failure.hpp>
+#include <idem/detail/postgres_link.hpp>
 #include <idem/detail/postgres_sql.hpp>
 
 #include <algorithm>
@@ -23,20 +23,13 @@ namespace idem::inline v0::detail {
 
 class PostgresScope {
 public:
-    explicit PostgresScope(PostgresCore& core) : core_(core), handle_(core.pool().take()) {}
-    PostgresScope(PostgresCore& core, PGconn* users)
-        : core_(core)
-        , users_(PqConnection(users, false)) {
-        if (PQpipelineStatus(users) != PQ_PIPELINE_OFF || users_->status() != PQTRANS_INTRANS) {
-            throw std::logic_error("idem: join() needs an open transaction that did not fail, on a "
-                                   "connection that is not busy and not in pipeline mode");
-        }
-    }
+    explicit PostgresScope(PostgresCore& core) : core_(core), link_(core) {}
+    PostgresScope(PostgresCore& core, PGconn* users) : core_(core), link_(core, users) {}
     PostgresScope(const PostgresScope&) = delete;
     PostgresScope& operator=(const PostgresScope&) = delete;
     ~PostgresScope() { rollback(); }
 
-    [[nodiscard]] bool owned() const noexcept { return !users_; }
+    [[nodiscard]] bool owned() const noexcept { return link_.owned(); }
     [[nodiscard]] bool begun() const noexcept { return begun_; }
     [[nodiscard]] bool conflicted() const noexcept { return conflicted_; }
     [[nodiscard]] bool native_given() const noexcept { return native_given_; }
@@ -49,7 +42,7 @@ public:
     }
     [[nodiscard]] PGconn* native() noexcept {
         native_given_ = reset_session_ = true;
-        return link().native();
+        return link_->native();
     }
     void set_conflicted() noexcept { conflicted_ = true; }
     void reset_session_afterwards() noexcept { reset_session_ = true; }
@@ -106,11 +99,11 @@ public:
         }
         const auto until = PqConnection::Clock::now() +
                            (patient ? core_.options().max_handler_time : core_.options().deadline);
-        auto leg = link().run(statements, owned() && core_.prepared(), until);
+        auto leg = link_->run(statements, owned() && core_.prepared(), until);
         if (!begun_ && leg.failed == std::size_t{0} && !leg.link_lost &&
             is_unprepared(leg.sqlstate)) { // another session than the last: nothing has happened
             core_.stop_preparing();
-            leg = link().run(statements, false, until);
+            leg = link_->run(statements, false, until);
         }
         begun_ = begun_ || (!leg.link_lost && leg.failed != std::size_t{0});
         require_tags(leg, steps);
@@ -123,7 +116,7 @@ public:
             core_.stop_preparing();
         }
         if (owned() && (leg.sqlstate == "0A000" || leg.sqlstate == "25006")) {
-            link().set_broken(); // a stale plan, a standby: not to be met again
+            link_->set_broken(); // a stale plan, a standby: not to be met again
         }
         const auto blame = blame_for(leg, steps);
         conflicted_ = conflicted_ || blame == PostgresBlame::record_changed;
@@ -146,10 +139,10 @@ public:
         if (!begun_) {
             return;
         }
-        if (link().status() == PQTRANS_INERROR) {
+        if (link_->status() == PQTRANS_INERROR) {
             throw PostgresError("25P02", "idem: a statement of the handler failed, and it went on");
         }
-        if (link().status() == PQTRANS_IDLE) {
+        if (link_->status() == PQTRANS_IDLE) {
             throw std::logic_error(ended_by_handler);
         }
     }
@@ -163,7 +156,7 @@ public:
                 keep_failure(leg, due);
             }
         }
-        ruined_ = ruined_ || failure_ || (begun_ && link().status() == PQTRANS_INERROR);
+        ruined_ = ruined_ || failure_ || (begun_ && link_->status() == PQTRANS_INERROR);
         post({.statement = {.sql = core_.sql().begin_message}});
     }
     /// Sent with the next statement. Where an earlier message, which counts as handled, ruined the
@@ -195,24 +188,15 @@ public:
     }
     [[nodiscard]] const char* ending_tag() const noexcept { return owned() ? "COMMIT" : "RELEASE"; }
 
-    /// After the end: gives the connection back, its session as it was, or drops it.
+    /// After the end.
     void finish() noexcept {
         ended_ = true;
-        if (!handle_) {
-            return;
-        }
-        auto& connection = **handle_;
-        if (reset_session_ && connection.usable()) {
-            connection.forget_prepared();
-            undo({{.sql = PqSql::once("DISCARD ALL")}});
-        }
-        handle_.reset(); // the pool drops one that is in a transaction
+        link_.give_back(reset_session_);
     }
-    /// Drops the connection: what its session still does cannot be told here.
+    /// Where the end is not known.
     void lose() noexcept {
         ended_ = true;
-        link().set_broken();
-        handle_.reset();
+        link_.lose();
     }
     void rollback() noexcept {
         if (ended_) {
@@ -235,10 +219,10 @@ public:
         steps.push_back({.statement = {.sql = core_.sql().rollback}});
         steps.push_back({.statement = std::move(statement)});
         const std::vector<PqStatement> both{steps[0].statement, steps[1].statement};
-        auto leg = link().run(both, core_.prepared(), core_.deadline());
+        auto leg = link_->run(both, core_.prepared(), core_.deadline());
         for (int again = 0; again < 2 && is_unprepared(leg.sqlstate); ++again) {
             core_.stop_preparing();
-            leg = link().run(std::span(both).subspan(leg.results.size()), false, core_.deadline());
+            leg = link_->run(std::span(both).subspan(leg.results.size()), false, core_.deadline());
         }
         if (!leg.ok()) {
             fail(leg, steps);
@@ -250,21 +234,20 @@ public:
         if (owned()) {
             undo({{.sql = core_.sql().rollback}});
             begun_ = false;
-            return link().status() == PQTRANS_IDLE;
+            return link_->status() == PQTRANS_IDLE;
         }
         undo({{.sql = PqSql::once("ROLLBACK TO SAVEPOINT " + name_)}});
-        return link().status() == PQTRANS_INTRANS;
+        return link_->status() == PQTRANS_INTRANS;
     }
 
 private:
-    [[nodiscard]] PqConnection& link() noexcept { return users_ ? *users_ : **handle_; }
     void require_idle() {
         require_open();
-        if (native_given_ && (link().status() == PQTRANS_ACTIVE ||
-                              PQpipelineStatus(link().native()) != PQ_PIPELINE_OFF)) {
+        if (native_given_ && (link_->status() == PQTRANS_ACTIVE ||
+                              PQpipelineStatus(link_->native()) != PQ_PIPELINE_OFF)) {
             throw std::logic_error("idem: the handler left the connection busy");
         }
-        if (native_given_ && begun_ && link().status() == PQTRANS_IDLE) {
+        if (native_given_ && begun_ && link_->status() == PQTRANS_IDLE) {
             throw std::logic_error(ended_by_handler); // outside of it a statement would stand alone
         }
     }
@@ -300,19 +283,11 @@ private:
     }
     void undo(const std::vector<PqStatement>& statements) noexcept {
         pending_.clear();
-        try {
-            // In text: what is prepared in the session may be what failed.
-            if (!link().run(statements, false, core_.deadline()).ok()) {
-                link().set_broken();
-            }
-        } catch (...) {
-            link().set_broken();
-        }
+        link_.undo(statements);
     }
 
     PostgresCore& core_;
-    std::optional<PostgresCore::Pool::Handle> handle_;
-    std::optional<PqConnection> users_;
+    PostgresLink link_;
     std::string nonce_ = draw_nonce();
     std::string name_ = "idem_" + hexadecimal(nonce_); ///< of the savepoint in a user's transaction
     PostgresSteps pending_;
