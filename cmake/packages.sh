@@ -7,6 +7,8 @@ packages_embedded=(g++ cmake ninja-build libsqlite3-dev)
 packages_clients=(libpq-dev libhiredis-dev)
 packages_build=("${packages_embedded[@]}" "${packages_clients[@]}" libgtest-dev)
 packages_servers=(postgresql-15 pgbouncer redis-server)
+# libboost1.81-dev: the hash map that MemoryStore is measured against.
+packages_bench=(libboost1.81-dev)
 packages_tools=(ccache clang-14 clang-format-14 clang-tidy-14 git libclang-rt-14-dev)
 
 # Those of the given packages that are not installed, one a line.

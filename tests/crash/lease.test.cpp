@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Worker + lease in Redis, with its effects elsewhere, killed at each step.
+// Worker + lease in Redis, PostgreSQL or SQLite, with its effects elsewhere, killed at each step.
 
 #include <idem/detail/redis_record.hpp>
+#include <idem/store/postgres.hpp>
+#include <idem/store/sqlite.hpp>
 
 #include <gtest/gtest.h>
 
@@ -16,13 +18,16 @@
 #include "crash/stream_broker.hpp"
 #include "crash/streams.hpp"
 #include "support/needs.hpp"
+#include "support/postgres_server.hpp"
 #include "support/redis_server.hpp"
 #include "support/temporary_directory.hpp"
 
 namespace {
 
 using namespace idem::crash_test;
+using idem::testing_support::PostgresServer;
 using idem::testing_support::RedisServer;
+using idem::testing_support::shared_postgres;
 using idem::testing_support::shared_redis;
 using idem::testing_support::TemporaryDirectory;
 
@@ -31,27 +36,102 @@ std::string next_name() {
     return "crash_" + std::to_string(::getpid()) + "_" + std::to_string(++sites);
 }
 
+/// Where the records of a site are kept.
+class LeaseHome {
+public:
+    LeaseHome() = default;
+    LeaseHome(const LeaseHome&) = delete;
+    LeaseHome& operator=(const LeaseHome&) = delete;
+    virtual ~LeaseHome() = default;
+    /// The worker's last two arguments.
+    [[nodiscard]] virtual std::vector<std::string> arguments() const = 0;
+    virtual bool completed(const idem::Key& key) = 0;
+};
+
+class RedisHome : public LeaseHome {
+public:
+    explicit RedisHome(std::string name) : name_(std::move(name)) {}
+    [[nodiscard]] std::vector<std::string> arguments() const override {
+        return {"redis", shared_redis().address()};
+    }
+    bool completed(const idem::Key& key) override {
+        const auto record = idem::detail::unpack_redis_record(
+            redis_.text({"GET", idem::detail::redis_key(name_, key)}));
+        return record && record->state == idem::detail::RedisState::completed;
+    }
+
+private:
+    std::string name_;
+    idem::testing_support::RedisSession redis_{shared_redis().address()};
+};
+
+template <class Store>
+class TableHome : public LeaseHome {
+public:
+    template <class Options>
+    TableHome(std::string kind, std::string where, const Options& options)
+        : arguments_{std::move(kind), std::move(where)}
+        , store_(arguments_[1], options) {
+        store_.migrate();
+    }
+    [[nodiscard]] std::vector<std::string> arguments() const override { return arguments_; }
+    bool completed(const idem::Key& key) override {
+        const auto record = store_.find(key);
+        return record && record->state == idem::State::completed;
+    }
+
+private:
+    std::vector<std::string> arguments_;
+    Store store_;
+};
+
+/// The database that all sites of this program share, each with a table of its own.
+const std::string& database() {
+    static const std::string conninfo = shared_postgres().create_database();
+    return conninfo;
+}
+
+std::unique_ptr<LeaseHome>
+home_in(const std::string& kind, const std::string& name, const std::string& file) {
+    if (kind == "postgres") {
+        return std::make_unique<TableHome<idem::PostgresStore>>(
+            kind, database(), idem::PostgresOptions{.table = name});
+    }
+    if (kind == "sqlite") {
+        return std::make_unique<TableHome<idem::SqliteStore>>(kind, file, idem::SqliteOptions{});
+    }
+    return std::make_unique<RedisHome>(name);
+}
+
 class LeaseSite : public Site {
 public:
-    LeaseSite(std::vector<Entry> sent, std::string design, unsigned abreast)
+    LeaseSite(std::vector<Entry> sent,
+              std::string design,
+              const std::string& kind,
+              unsigned abreast)
         : sent_(std::move(sent))
         , design_(std::move(design))
         , abreast_(abreast)
-        , broker_(shared_redis().address(), next_name(), sent_) {}
+        , broker_(shared_redis().address(), next_name(), sent_)
+        , home_(home_in(kind, broker_.stream(), beside("records.db"))) {}
     [[nodiscard]] std::string beside(const std::string& name) const override {
         return directory_ / name;
     }
     [[nodiscard]] std::vector<std::string> worker(unsigned generation) const override {
-        return {IDEM_TEST_WORKER,
-                design_,
-                std::to_string(abreast_),
-                "400",
-                shared_redis().address(),
-                broker_.stream(),
-                "worker-" + std::to_string(generation),
-                generation == 0 ? "60000" : "100",
-                beside("effects"),
-                beside("starts")};
+        std::vector<std::string> words{IDEM_TEST_WORKER,
+                                       design_,
+                                       std::to_string(abreast_),
+                                       "400",
+                                       shared_redis().address(),
+                                       broker_.stream(),
+                                       "worker-" + std::to_string(generation),
+                                       generation == 0 ? "60000" : "100",
+                                       beside("effects"),
+                                       beside("starts")};
+        for (auto& word : home_->arguments()) {
+            words.push_back(std::move(word));
+        }
+        return words;
     }
     [[nodiscard]] Judgement judge_now() override {
         Evidence seen;
@@ -60,10 +140,7 @@ public:
             seen.sum += seen.effects.back().cents;
         }
         for (const auto& entry : sent_) {
-            const auto key = idem::detail::redis_key(broker_.stream(), {"billing", entry.id});
-            const auto record =
-                idem::detail::unpack_redis_record(broker_.redis().text({"GET", key}));
-            if (record && record->state == idem::detail::RedisState::completed) {
+            if (!entry.id.empty() && home_->completed({"billing", entry.id})) {
                 seen.recorded.insert(entry.id);
             }
         }
@@ -77,10 +154,14 @@ private:
     unsigned abreast_;
     TemporaryDirectory directory_;
     StreamBroker broker_;
+    std::unique_ptr<LeaseHome> home_;
 };
 
-auto sites(const std::vector<Entry>& sent, const std::string& design, unsigned abreast = 1) {
-    return [=] { return std::make_unique<LeaseSite>(sent, design, abreast); };
+auto sites(const std::vector<Entry>& sent,
+           const std::string& design,
+           unsigned abreast = 1,
+           const std::string& kind = "redis") {
+    return [=] { return std::make_unique<LeaseSite>(sent, design, kind, abreast); };
 }
 
 class LeaseCrash : public ::testing::Test {
@@ -117,6 +198,19 @@ TEST_F(LeaseCrash, i2_i3_i4_a_kill_at_each_step_loses_nothing_and_doubles_once_a
 TEST_F(LeaseCrash, i2_i3_i4_a_kill_at_each_step_of_a_batch_doubles_each_once_at_most) {
     const auto all = enumerate(sites(mixed_stream(), "distributed_lock", 5));
     expect_whole(all, {"run", "redis"});
+    expect_one_more_for_a_crash(all);
+}
+
+TEST_F(LeaseCrash, i2_i3_i4_the_same_with_the_lease_in_postgresql) {
+    IDEM_TEST_NEEDS(PostgresServer::missing());
+    const auto all = enumerate(sites(mixed_stream(), "distributed_lock", 1, "postgres"));
+    expect_whole(all, {"run", "lease", "postgres lease"});
+    expect_one_more_for_a_crash(all);
+}
+
+TEST_F(LeaseCrash, i2_i3_i4_the_same_with_the_lease_in_sqlite) {
+    const auto all = enumerate(sites(mixed_stream(), "distributed_lock", 1, "sqlite"));
+    expect_whole(all, {"run", "lease", "sqlite lease"});
     expect_one_more_for_a_crash(all);
 }
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
-// A Redis stream's entries into a file, under a lease in Redis. Arguments: design, messages
-// abreast, milliseconds of lease, address of Redis, stream, consumer, milliseconds of silence after
-// which another's entry is taken over, file of effects, file of handler starts.
+// A Redis stream's entries into a file, under a lease. Arguments: design, messages abreast,
+// milliseconds of lease, address of Redis, stream, consumer, milliseconds of silence after which
+// another's entry is taken over, file of effects, file of handler starts, the store (redis,
+// postgres, sqlite), its address, connection string or path.
 
+#include <idem/store/postgres.hpp>
 #include <idem/store/redis_lock.hpp>
+#include <idem/store/sqlite.hpp>
 
 #include <stdexcept>
 #include <string>
@@ -16,14 +19,13 @@ namespace {
 
 using namespace idem::crash_test;
 
-template <class Strategy>
-void work(Strategy strategy, const std::vector<std::string>& arguments) {
-    const auto& address = arguments.at(3);
-    const auto& stream = arguments.at(4);
+template <class Store, class Strategy>
+void work_over(Store& store, Strategy strategy, const std::vector<std::string>& arguments) {
     const auto& effects = arguments.at(7);
-    idem::RedisLockStore store(address, {.prefix = stream});
-    DrainableStream source(
-        address, stream, arguments.at(5), idem::milliseconds(std::stol(arguments.at(6))));
+    DrainableStream source(arguments.at(3),
+                           arguments.at(4),
+                           arguments.at(5),
+                           idem::milliseconds(std::stol(arguments.at(6))));
     const HandlerStarts starts(arguments.at(8));
     idem::IdempotentConsumer consumer{store, strategy};
     const auto bill = consumer.wrap("billing", &Charge::id, [&](const Charge& charge) {
@@ -32,6 +34,25 @@ void work(Strategy strategy, const std::vector<std::string>& arguments) {
         IDEM_FAILPOINT("handler: effect made");
     });
     drain(source, bill, std::stoul(arguments.at(1)));
+}
+
+template <class Strategy>
+void work(Strategy strategy, const std::vector<std::string>& arguments) {
+    const auto& name = arguments.at(4);
+    const auto& kind = arguments.at(9);
+    const auto& where = arguments.at(10);
+    if (kind == "redis") {
+        idem::RedisLockStore store(where, {.prefix = name});
+        work_over(store, strategy, arguments);
+    } else if (kind == "postgres") {
+        idem::PostgresStore store(where, {.table = name});
+        work_over(store, strategy, arguments);
+    } else if (kind == "sqlite") {
+        idem::SqliteStore store(where);
+        work_over(store, strategy, arguments);
+    } else {
+        throw std::invalid_argument("no such store: " + kind);
+    }
 }
 
 } // namespace

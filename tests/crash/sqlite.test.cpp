@@ -104,8 +104,16 @@ TEST(SqliteCrash, i13_a_handler_that_always_kills_its_process_is_dead_after_max_
 }
 
 TEST(Crash, each_part_of_the_library_that_has_failpoints_is_enumerated) {
-    const std::set<std::string> enumerated{
-        "run", "table", "table batch", "sqlite", "postgres", "lease", "redis", "at most once"};
+    const std::set<std::string> enumerated{"run",
+                                           "table",
+                                           "table batch",
+                                           "sqlite",
+                                           "sqlite lease",
+                                           "postgres",
+                                           "postgres lease",
+                                           "lease",
+                                           "redis",
+                                           "at most once"};
     EXPECT_EQ(parts_of_the_library(), enumerated)
         << "a new part needs an enumeration in tests/crash that expects it whole";
 }

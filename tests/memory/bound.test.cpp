@@ -112,6 +112,111 @@ TEST(MemoryBound, r8_a_record_in_progress_is_never_evicted) {
     EXPECT_EQ(store.evicted(), 0U);
 }
 
+/// Completes keys with results of `size` bytes until the store refuses or `most` are done.
+std::size_t complete_large(Store& store, std::size_t size, std::size_t most) {
+    const std::string result(size, 'r');
+    for (std::size_t number = 0; number < most; ++number) {
+        try {
+            const auto mine = must_claim(store.claim(request("large-" + std::to_string(number))));
+            EXPECT_EQ(store.complete(mine.ticket, result), idem::TicketState::valid);
+        } catch (const idem::StoreError& error) {
+            EXPECT_EQ(error.fault(), idem::Fault::unavailable);
+            EXPECT_NE(std::string(error.what()).find("max_bytes"), std::string::npos);
+            return number;
+        }
+    }
+    return most;
+}
+
+TEST(MemoryBound, r8_bytes_are_bounded_and_results_count) {
+    constexpr std::size_t bound = 200'000, size = 1'000;
+    for (const bool compact : {false, true}) {
+        Store store({.max_bytes = bound, .compact = compact});
+        const auto done = complete_large(store, size, 1'000);
+        EXPECT_GT(done, bound / size / 2);
+        EXPECT_LT(done, bound / size);
+        EXPECT_LE(store.bytes(), bound + 2 * size) << "the last result is kept though it is over";
+        EXPECT_EQ(answer_of(store.claim(request("large-0"))), Answer::completed);
+        VirtualClock::advance(seconds{3'601});
+        EXPECT_EQ(complete_large(store, size, 10), 10U) << "what ended made room";
+    }
+}
+
+TEST(MemoryBound, r8_the_result_of_a_handler_that_ran_is_kept_over_the_bound) {
+    Store store({.max_bytes = 40'000});
+    const auto mine = must_claim(store.claim(request("m-1")));
+    const std::string large(100'000, 'x');
+    ASSERT_EQ(store.complete(mine.ticket, large), idem::TicketState::valid);
+    EXPECT_EQ(idem::testing::must_be<idem::Completed>(store.claim(request("m-1"))).result, large);
+    EXPECT_NE(refusal(store, "m-2").find("max_bytes"), std::string::npos);
+}
+
+TEST(MemoryBound, ids_count_against_the_bytes_of_a_store_that_keeps_them) {
+    auto held = [](bool compact) {
+        Store store({.max_bytes = 100'000, .compact = compact});
+        std::size_t claimed = 0;
+        while (claimed < 200 &&
+               refusal(store, std::string(1'000, 'i') + std::to_string(claimed)).empty()) {
+            ++claimed;
+        }
+        return claimed;
+    };
+    EXPECT_LT(held(false), 100U);
+    EXPECT_EQ(held(true), 200U);
+}
+
+TEST(MemoryBound, r8_evict_oldest_makes_room_at_the_bound_of_bytes_too) {
+    for (const bool compact : {false, true}) {
+        Store store({.max_bytes = 200'000, .compact = compact, .evict_oldest = true});
+        EXPECT_EQ(complete_large(store, 1'000, 1'000), 1'000U);
+        EXPECT_LE(store.bytes(), 202'000U);
+        EXPECT_GT(store.evicted(), 700U);
+        EXPECT_EQ(store.size() + store.evicted(), 1'000U);
+    }
+}
+
+TEST(MemoryBound, void_results_fill_the_bytes_with_slots_alone) {
+    for (const bool evict : {false, true}) {
+        Store store({.max_bytes = 300'000, .compact = true, .evict_oldest = evict});
+        std::size_t done = 0;
+        try {
+            for (; done < 20'000; ++done) {
+                const auto mine = must_claim(store.claim(request(std::to_string(done))));
+                ASSERT_EQ(store.complete(mine.ticket, {}), idem::TicketState::valid);
+            }
+        } catch (const idem::StoreError&) { // NOLINT(bugprone-empty-catch): counted below
+        }
+        EXPECT_LE(store.bytes(), 303'000U) << "a directory may come on top";
+        EXPECT_GT(store.size(), 300'000U / 100) << "100 bytes for a key at most";
+        EXPECT_EQ(done, evict ? 20'000U : store.size());
+    }
+}
+
+TEST(MemoryBound, bytes_are_given_back_by_all_that_ends) {
+    for (const bool compact : {false, true}) {
+        Store store({.max_records = 100, .compact = compact});
+        complete(store, "first", seconds{1});
+        VirtualClock::advance(seconds{2});
+        complete(store, "second");
+        const auto before = store.bytes();
+        for (int round = 0; round < 50; ++round) {
+            const idem::Fingerprint print{.high = 1, .low = 2, .algorithm = 1};
+            auto asked = request("m-1", seconds{1});
+            asked.fingerprint = print;
+            const auto mine = must_claim(store.claim(asked));
+            ASSERT_EQ(store.complete(mine.ticket, std::string(500, 'x')), idem::TicketState::valid);
+            EXPECT_GT(store.bytes(), before + 500);
+            VirtualClock::advance(seconds{2});
+            static_cast<void>(must_claim(store.claim(request("m-1", seconds{1}))));
+            VirtualClock::advance(seconds{40});
+            EXPECT_EQ(answer_of(store.claim({.key = {"billing", "m-1"}, .token = "unknown"})),
+                      Answer::refused);
+        }
+        static_cast<void>(must_claim(store.claim(request("m-2", seconds{1}))));
+        EXPECT_LT(store.bytes(), before + 500);
+    }
+}
+
 TEST(MemoryBound, r4_3_the_fence_grows_across_eviction) {
     Store store({.max_records = 1, .evict_oldest = true});
     const auto first = must_claim(store.claim(request("m-1")));

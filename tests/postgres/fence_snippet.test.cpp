@@ -107,7 +107,7 @@ TEST(FenceSnippetText, is_the_readmes_letter_for_letter) {
     std::ifstream text(IDEM_README);
     std::stringstream readme;
     readme << text.rdbuf();
-    const auto snippet = lines(__FILE__, "    // README", "    // README", 4);
+    const auto snippet = lines(IDEM_SNIPPET, "    // README", "    // README", 4);
     ASSERT_FALSE(snippet.empty());
     EXPECT_NE(readme.str().find("```cpp\n" + snippet + "```\n"), std::string::npos)
         << "README has no block:\n"

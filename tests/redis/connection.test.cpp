@@ -34,7 +34,8 @@ Deadline in(milliseconds time) {
 /// Greets one client as Redis 7 does, then does what the test says.
 class FakeServer {
 public:
-    explicit FakeServer(std::function<void(int)> then)
+    explicit FakeServer(std::function<void(int)> then,
+                        std::string greeting = "*2\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n")
         : listener_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
@@ -43,11 +44,11 @@ public:
         EXPECT_EQ(::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address),
                   0);
         EXPECT_EQ(::listen(listener_, 1), 0);
-        thread_ = std::jthread([this, then = std::move(then)] {
+        thread_ = std::jthread([this, then = std::move(then), greeting = std::move(greeting)] {
             const int client = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
             char bytes[1'024];
             static_cast<void>(!::read(client, bytes, sizeof bytes));
-            say(client, "*2\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n");
+            say(client, greeting);
             static_cast<void>(!::read(client, bytes, sizeof bytes));
             then(client);
             ::close(client);
@@ -109,6 +110,38 @@ TEST(RedisConnection, an_answer_that_is_no_protocol_is_in_doubt) {
     FakeServer server([](int client) { FakeServer::say(client, "HTTP/1.1 400 Bad Request\r\n"); });
     RedisConnection connection(server.address(), in(seconds{20}));
     EXPECT_EQ(fault_of(connection, seconds{20}), Fault::in_doubt);
+}
+
+TEST(RedisConnection, a_server_below_7_0_is_rejected_when_it_greets) {
+    FakeServer server([](int) {}, "*2\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n");
+    try {
+        const RedisConnection connection(server.address(), in(seconds{20}));
+        ADD_FAILURE() << "accepted";
+    } catch (const StoreError& error) {
+        EXPECT_EQ(error.fault(), Fault::rejected);
+        EXPECT_NE(std::string(error.what()).find("6.2.14; 7.0 or later"), std::string::npos);
+    }
+}
+
+TEST(RedisPatience, looking_stops_where_it_is_in_vain_and_begins_again) {
+    RedisPatience patience(60);
+    unsigned looked = 0;
+    for (int trip = 0; trip < 5'000; ++trip) {
+        if (patience.looks() > 0) {
+            ++looked;
+            patience.missed();
+        }
+    }
+    EXPECT_GE(looked, 10U) << "now and then it tries";
+    EXPECT_LE(looked, 20U);
+    while (patience.looks() == 0) {
+    }
+    patience.found();
+    for (int trip = 0; trip < 100; ++trip) {
+        EXPECT_EQ(patience.looks(), 60U);
+        patience.found();
+    }
+    EXPECT_EQ(RedisPatience(0).looks(), 0U);
 }
 
 TEST(RedisConnection, one_that_the_server_closed_meanwhile_is_not_used_again) {
@@ -188,7 +221,10 @@ TEST(RedisScript, sha1_gives_the_published_vectors) {
 TEST(RedisScript, the_server_keeps_each_under_the_name_computed_here) {
     IDEM_TEST_NEEDS(RedisServer::missing());
     RedisSession session(shared_redis().address());
-    for (const auto* script : {&redis_claim_script, &redis_replace_script, &redis_renew_script}) {
+    for (const auto* script : {&redis_claim_script,
+                               &redis_replace_script,
+                               &redis_replace_each_script,
+                               &redis_renew_script}) {
         const auto digits = sha1(script->text());
         EXPECT_EQ(session.text({"SCRIPT", "LOAD", script->text()}),
                   std::string(digits.begin(), digits.end()));

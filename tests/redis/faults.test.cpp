@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
@@ -144,15 +145,26 @@ TEST_F(RedisFaults, a_server_that_lost_its_records_says_outdated_and_lets_it_run
 TEST_F(RedisFaults, r4_8_out_of_memory_refuses_claims_and_lets_owners_finish) {
     start();
     const auto completed = won("completed");
-    const auto abandoned = won("abandoned");
-    session().run({"CONFIG", "SET", "maxmemory", "1"});
+    const auto abandoned = won("abandoned"), refunded = won("refunded"), parked = won("parked");
+    const std::vector<RedisLockStore::Ticket> both{won("one"), won("two")};
+    session().run({"CONFIG", "SET", "maxmemory", "1"}); // the policy is noeviction
     const auto thrown = thrown_by([&] { return store().claim(request()); });
     EXPECT_EQ(thrown.fault, Fault::unavailable);
     EXPECT_TRUE(thrown.says("maxmemory")) << thrown.what;
     EXPECT_EQ(store().renew(completed, seconds{60}), TicketState::valid);
     EXPECT_EQ(store().complete(completed, "done"), TicketState::valid);
     store().abandon(abandoned, "failed");
+    store().refund(refunded);
+    EXPECT_EQ(store().park(parked, "unknown"), TicketState::valid);
+    EXPECT_EQ(store().complete(std::span(both), std::vector<std::string>{"one", "two"}),
+              std::vector(2, TicketState::valid));
+    const auto again = thrown_by([&] { return store().claim(request("abandoned")); });
+    EXPECT_EQ(again.fault, Fault::unavailable) << "a claim may make a record larger";
+    EXPECT_EQ(session().number({"EXISTS", key()}), 0) << "unavailable: nothing happened";
     session().run({"CONFIG", "SET", "maxmemory", "0"});
+    EXPECT_EQ(std::get<0>(store().claim(request("refunded"))).attempt, 1U);
+    EXPECT_TRUE(std::holds_alternative<Parked>(store().claim(request("parked"))));
+    EXPECT_EQ(std::get<Completed>(store().claim(request("two"))).result, "two");
     EXPECT_EQ(std::get<Completed>(store().claim(request("completed"))).result, "done");
     EXPECT_EQ(std::get<0>(store().claim(request("abandoned"))).attempt, 2U);
     EXPECT_EQ(store().claim(request()).index(), 0U);
@@ -177,7 +189,15 @@ TEST_F(RedisFaults, a_key_of_another_type_is_rejected_by_name_and_left_as_it_is)
 
 TEST_F(RedisFaults, a_foreign_value_is_rejected_by_name_and_left_as_it_is) {
     start();
-    for (const std::string theirs : {"", "1", "locked", "I1", "I1P too short", "I1Z0"}) {
+    for (const std::string theirs : {"",
+                                     "1",
+                                     "locked",
+                                     "I1",
+                                     "I1P too short",
+                                     "I1Z0",
+                                     "I1C0 cut",
+                                     "I1C4 without all of its mark",
+                                     "I1C9 of a form that there is not, as long as it may be"}) {
         session().run({"SET", key(), theirs});
         const auto thrown = thrown_by([&] { return store().claim(request()); });
         EXPECT_EQ(thrown.fault, Fault::rejected) << theirs;
@@ -208,6 +228,43 @@ TEST_F(RedisFaults, a_batch_with_one_bad_key_throws_and_gives_the_others_back_un
     EXPECT_EQ(thrown.fault, Fault::rejected);
     for (const auto* id : {"a", "b"}) {
         EXPECT_EQ(std::get<0>(store().claim(request(id))).attempt, 1U) << id;
+    }
+}
+
+TEST_F(RedisFaults, a_batch_completion_with_one_bad_key_completes_the_others_and_throws) {
+    start();
+    const std::vector<RedisLockStore::Ticket> tickets{won("a"), won("bad"), won("b")};
+    session().run({"DEL", key("bad")});
+    session().run({"RPUSH", key("bad"), "theirs"});
+    const auto thrown = thrown_by([&] {
+        return store().complete(std::span(tickets), std::vector<std::string>{"A", "?", "B"});
+    });
+    EXPECT_EQ(thrown.fault, Fault::rejected);
+    EXPECT_TRUE(thrown.says(key("bad"))) << thrown.what;
+    EXPECT_EQ(std::get<Completed>(store().claim(request("a"))).result, "A");
+    EXPECT_EQ(std::get<Completed>(store().claim(request("b"))).result, "B");
+    EXPECT_EQ(session().text({"LINDEX", key("bad"), "0"}), "theirs");
+}
+
+TEST_F(RedisFaults, a_batch_of_many_calls_answers_each_in_its_place) {
+    start();
+    std::vector<RedisLockStore::Ticket> tickets;
+    std::vector<std::string> results;
+    for (int number = 0; number < 100; ++number) {
+        results.push_back(std::to_string(number));
+        tickets.push_back(won(results.back()));
+        if (number % 3 == 0) { // somebody else's by now
+            session().run({"SET", key(results.back()), "theirs"});
+        }
+    }
+    const auto states = store().complete(std::span(tickets), std::span(results));
+    ASSERT_EQ(states.size(), 100U);
+    for (std::size_t number = 0; number < 100; ++number) {
+        EXPECT_EQ(states[number], number % 3 == 0 ? TicketState::outdated : TicketState::valid);
+        if (number % 3 != 0) {
+            EXPECT_EQ(std::get<Completed>(store().claim(request(results[number]))).result,
+                      results[number]);
+        }
     }
 }
 
@@ -350,6 +407,33 @@ TEST_F(RedisFaults, verify_accepts_a_fit_server_and_names_all_that_is_wrong_with
     EXPECT_EQ(thrown.fault, Fault::rejected);
     EXPECT_TRUE(thrown.says("maxmemory_policy is allkeys-lru")) << thrown.what;
     EXPECT_TRUE(thrown.says("role is slave")) << thrown.what;
+}
+
+TEST_F(RedisFaults, verify_refuses_a_server_whose_snapshots_fail) {
+    start();
+    const auto dump = server_->log().parent_path() / "dump.rdb";
+    std::filesystem::create_directories(dump / "is a directory, and not empty");
+    session().run({"BGSAVE"});
+    const auto status = [&] {
+        return detail::redis_info_field(session().text({"INFO", "persistence"}),
+                                        "rdb_last_bgsave_status") == "err";
+    };
+    for (int look = 0; look < 20'000 && !status(); ++look) {
+        std::this_thread::sleep_for(milliseconds{1});
+    }
+    const auto thrown = thrown_by([&] { return store().verify(), 0; });
+    EXPECT_EQ(thrown.fault, Fault::rejected);
+    EXPECT_TRUE(thrown.says("rdb_last_bgsave_status is err")) << thrown.what;
+}
+
+TEST(RedisHealth, an_old_version_and_a_cluster_are_problems) {
+    const auto problems = detail::problems_of_redis("# Server\r\nredis_version:6.2.14\r\n"
+                                                    "cluster_enabled:1\r\nrole:master\r\n"
+                                                    "maxmemory_policy:noeviction\r\n");
+    ASSERT_EQ(problems.size(), 2U);
+    EXPECT_NE(problems[0].find("7.0 or later"), std::string::npos);
+    EXPECT_NE(problems[1].find("Cluster is not supported"), std::string::npos);
+    EXPECT_TRUE(detail::problems_of_redis("redis_version:10.0.1\r\ncluster_enabled:0\r\n").empty());
 }
 
 TEST_F(RedisFaults, a_store_made_before_a_fork_is_refused_in_the_child) {

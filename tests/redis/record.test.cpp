@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <set>
 #include <string>
 #include <vector>
@@ -39,6 +40,16 @@ void expect_equal(const RedisRecord& one, const RedisRecord& other) {
     EXPECT_EQ(one.text, other.text);
 }
 
+/// What a completed record still knows.
+RedisRecord kept(RedisRecord record) {
+    record.takeover = false;
+    record.nonce.resize(6);
+    record.grace = std::chrono::floor<std::chrono::seconds>(record.grace);
+    record.attempts = 0;
+    record.fence = 0;
+    return record;
+}
+
 RedisRecord reread(const RedisRecord& record) {
     return unpack_redis_record(pack_redis_record(record)).value();
 }
@@ -58,8 +69,34 @@ TEST(RedisRecord, every_field_at_its_extremes_survives_packing) {
             record.state = state;
             record.holder = holder;
             record.takeover = holder.empty();
-            expect_equal(reread(record), record);
+            expect_equal(reread(record), state == RedisState::completed ? kept(record) : record);
         }
+    }
+}
+
+TEST(RedisRecord, a_completed_one_keeps_what_a_duplicate_asks_for) {
+    auto record = full_record();
+    record.state = RedisState::completed;
+    EXPECT_EQ(pack_redis_record(record).size(), 14U + 20 + 16 + 6);
+    record.holder.clear();
+    const auto marked = pack_redis_record(record);
+    EXPECT_EQ(marked.substr(0, 4), "I1C4");
+    EXPECT_EQ(marked.substr(4, 6), record.nonce.substr(0, 6));
+    EXPECT_EQ(hexadecimal(marked.substr(10, 4)), "4189374b") << "seconds";
+    EXPECT_EQ(hexadecimal(marked.substr(14, 20)), "ee6b28000102030405060708fffefdfcfbfaf9f8");
+    EXPECT_EQ(marked.substr(34), record.text);
+    record.fingerprint = {};
+    expect_equal(reread(record), kept(record));
+    EXPECT_EQ(pack_redis_record(record).substr(0, 4), "I1C0");
+    EXPECT_EQ(pack_redis_record(record).size(), 14U + 6);
+    const auto good = pack_redis_record(record);
+    for (std::size_t size = 0; size < 14; ++size) {
+        EXPECT_FALSE(unpack_redis_record(good.substr(0, size))) << size;
+    }
+    for (const char form : {'1', '4', '2', '3', '6', '8'}) {
+        auto bad = good;
+        bad[3] = form;
+        EXPECT_FALSE(unpack_redis_record(bad)) << form << ": of another length, or none at all";
     }
 }
 

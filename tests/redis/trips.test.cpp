@@ -36,6 +36,8 @@ protected:
         static_cast<void>(claim("the connection is made"));
         lock_->abandon(won("the scripts are loaded"), "");
         static_cast<void>(lock_->renew(won("renewed"), seconds{30}));
+        const std::vector<RedisLockStore::Ticket> two{won("one"), won("two")};
+        static_cast<void>(lock_->complete(std::span(two), std::vector<std::string>(2)));
     }
     [[nodiscard]] Claim<RedisLockStore::Ticket> claim(const std::string& id) {
         return lock_->claim({.key = {"trips", id}});

@@ -11,11 +11,12 @@
 
 namespace idem::testing_support {
 
-/// How often each operation on a write-ahead log is yet to fail.
+/// How often each operation on a write-ahead log is yet to fail, and how often the removal of a
+/// rollback journal, which is what commits there, is to be answered by an error once it happened.
 struct Faults {
-    static inline int log_sync = 0, log_write = 0, open = 0;
+    static inline int log_sync = 0, log_write = 0, open = 0, journal_removed = 0;
     static inline int write_code = SQLITE_FULL;
-    static void none() { log_sync = log_write = open = 0; }
+    static void none() { log_sync = log_write = open = journal_removed = 0; }
     static bool strike(int& left) { return left > 0 && left-- > 0; }
 };
 
@@ -120,6 +121,15 @@ open_file(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int
     return SQLITE_OK;
 }
 
+inline int delete_file(sqlite3_vfs* vfs, const char* name, int sync) {
+    auto* under_vfs = static_cast<sqlite3_vfs*>(vfs->pAppData);
+    const int code = under_vfs->xDelete(under_vfs, name, sync);
+    const bool journal = std::string_view(name).ends_with("-journal");
+    return code == SQLITE_OK && journal && Faults::strike(Faults::journal_removed)
+               ? SQLITE_IOERR_DELETE
+               : code;
+}
+
 } // namespace detail
 
 /// Makes ?vfs=faulty known to SQLite.
@@ -132,6 +142,7 @@ inline void register_faulty_vfs() {
         made.szOsFile = sizeof(detail::FaultyFile);
         made.pAppData = under;
         made.xOpen = &detail::open_file;
+        made.xDelete = &detail::delete_file;
         return made;
     }();
     static const int registered = sqlite3_vfs_register(&vfs, 0);

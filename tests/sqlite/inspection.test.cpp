@@ -199,7 +199,8 @@ TEST_F(SqliteInspection, prune_goes_on_from_where_it_ended_and_misses_nothing_be
     EXPECT_EQ(store.prune(100), 100U);
     database.plain().run( // before the place where the scan stands
         "INSERT INTO idem_record SELECT CAST('a' AS BLOB), id, format, state, fingerprint, "
-        "algorithm, attempts, changed, 1, note, result FROM idem_record WHERE expires > 1 LIMIT 5");
+        "algorithm, attempts, changed, 1, lease_until, fence, owner, holder, note, result "
+        "FROM idem_record WHERE expires > 1 LIMIT 5");
     EXPECT_EQ(store.prune(600), 600U);
     EXPECT_EQ(store.prune(600), 5U) << "the scan begins again at the start";
     EXPECT_EQ(store.prune(600), 0U);

@@ -4,7 +4,7 @@
 
 // A Redis server of the test's own: a private unix socket, gone when the test is.
 
-#include <idem/detail/hiredis.hpp>
+#include <idem/detail/redis_connection.hpp>
 
 #include <chrono>
 #include <cstdint>

@@ -2,217 +2,282 @@
 #ifndef IDEM_DETAIL_MEMORY_SHARD_HPP
 #define IDEM_DETAIL_MEMORY_SHARD_HPP
 
-// A part of the memory store's records, under one lock, and the rules by which they change.
+// A part of the memory store's records, under one lock: what is kept, and until when.
 
-#include <idem/dedup_store.hpp>
-#include <idem/outcome.hpp>
+#include <idem/detail/memory_budget.hpp>
+#include <idem/detail/memory_table.hpp>
+#include <idem/detail/siphash.hpp>
 
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <mutex>
-#include <optional>
-#include <string>
 #include <string_view>
 #include <utility>
 
 namespace idem::inline v0::detail {
 
-/// The scope's length first, so that no two keys make one text. max_scope fits in a byte.
-inline std::string memory_key(std::string_view scope, std::string_view id) {
-    std::string key;
-    key.reserve(1 + scope.size() + id.size());
-    key += static_cast<char>(scope.size());
-    key += scope;
-    key += id;
-    return key;
-}
+/// What a record is filed under. The text is kept, and compared, in a store that is not compact.
+struct MemoryKey {
+    Digest128 digest;
+    std::string_view scope, id;
+    bool keeps_text = false;
 
-/// Names one claim of one key.
-struct MemoryTicket {
-    std::string key;
-    std::uint64_t fence = 0;
-    seconds retention{0};
+    [[nodiscard]] bool is_of(const MemorySlot& slot) const noexcept {
+        if (!keeps_text) {
+            return slot.rest() == digest.low;
+        }
+        const auto text = slot.extra()->key();
+        return text.size() == 1 + scope.size() + id.size() &&
+               text.front() == static_cast<char>(scope.size()) &&
+               text.substr(1, scope.size()) == scope && text.substr(1 + scope.size()) == id;
+    }
+    /// A record that nobody claimed yet, bound as the arguments say.
+    /// Throws: std::bad_alloc.
+    [[nodiscard]] MemoryNewRecord new_record(const Fingerprint& fingerprint,
+                                             std::string_view holder) const {
+        char text[1 + max_scope + max_id];
+        MemoryParts parts{.rest = digest.low, .holder = holder, .fingerprint = fingerprint};
+        if (keeps_text) { // the scope's length first, so that no two keys make one text
+            text[0] = static_cast<char>(scope.size());
+            std::memcpy(text + 1, scope.data(), scope.size());
+            std::memcpy(text + 1 + scope.size(), id.data(), id.size());
+            parts.key = {text, 1 + scope.size() + id.size()};
+        }
+        return {digest.high, digest.low, parts.is_needed() ? MemoryExtra::make(parts) : nullptr};
+    }
 };
 
-template <class Clock>
-class MemoryShard {
+/// Concurrency: under `mutex`, which the store holds around every call; but for prefetch() and
+/// nothing_ends_before().
+class alignas(64) MemoryShard {
 public:
-    using Time = typename Clock::time_point;
-    struct Record;
-    using ByExpiry = std::multimap<Time, Record*>;
-    enum class State : std::uint8_t { issued, free, in_progress, completed, parked };
+    using Place = MemoryTable::Place;
 
-    struct Record {
-        const std::string* key = nullptr; // the map's own
-        State state = State::free;
-        Fingerprint fingerprint{};
-        std::uint64_t fence = 0;
-        unsigned attempts = 0;
-        Time lease_until{}; // of an issued token: the last moment of its first redeem
-        Time changed{};
-        std::string result{};
-        std::string holder{}; // of a token: the id that redeemed it
-        typename ByExpiry::iterator expiry{};
-    };
+    mutable std::mutex mutex;
 
-    mutable std::mutex mutex; // held by the store around every call below
+    MemoryShard() = default;
+    MemoryShard(const MemoryShard&) = delete;
+    MemoryShard& operator=(const MemoryShard&) = delete;
+    ~MemoryShard() {
+        for_each_used([](const Place& place) { place->free_extra(); });
+    }
 
-    /// `total` counts the records of all shards: raised by the store, lowered here.
-    void count_in(std::atomic<std::size_t>& total) noexcept { total_ = &total; }
-    [[nodiscard]] std::size_t size() const noexcept { return records_.size(); }
+    /// Before anything else.
+    void draw_on(MemoryBudget& budget, std::uint64_t first_fence) noexcept {
+        budget_ = &budget;
+        last_fence_ = first_fence;
+    }
+    [[nodiscard]] std::size_t size() const noexcept { return table_.size(); }
+    [[nodiscard]] std::size_t bytes() const noexcept { return table_.bytes() + extra_bytes_; }
+    /// Grows with every call, so with every claim of a key.
+    [[nodiscard]] std::uint64_t next_fence() noexcept { return ++last_fence_; }
+    void prefetch(std::uint64_t hash) const noexcept { table_.prefetch(hash); }
+    /// The same once that is there, under the lock.
+    void prefetch_free(std::uint64_t hash) const noexcept {
+        if (!table_.is_empty()) {
+            table_.block(hash, 0).prefetch_free(hash);
+        }
+    }
 
     /// The record of a key, unless it is past its retention.
-    [[nodiscard]] Record* find(const std::string& key, Time now) {
-        const auto at = records_.find(key);
-        if (at == records_.end()) {
-            return nullptr;
-        }
-        if (at->second.expiry->first <= now) {
-            drop(at->second);
-            return nullptr;
-        }
-        return &at->second;
+    [[nodiscard]] Place find(const MemoryKey& key, const MemoryMoment& now) {
+        return unless_over(
+            table_.find(key.digest.high, [&](auto& slot) { return key.is_of(slot); }), now);
     }
-    [[nodiscard]] Record& add(const std::string& key, const Fingerprint& fingerprint) {
-        const auto at = records_.try_emplace(key).first;
-        auto& record = at->second;
-        record.key = &at->first;
-        record.fingerprint = fingerprint;
-        record.expiry = by_expiry_.emplace(Time::max(), &record);
-        return record;
+    /// The record as one claim of it left it: none once another claim followed.
+    [[nodiscard]] Place find(std::uint64_t hash, std::uint64_t fence, const MemoryMoment& now) {
+        return unless_over(table_.find(hash, [&](auto& slot) { return slot.fence() == fence; }),
+                           now);
     }
-    /// Two at most, so that no claim pays for many, and none is left behind for long. False: none.
-    bool drop_expired(Time now) {
-        int dropped = 0;
-        for (; dropped < 2 && !by_expiry_.empty() && by_expiry_.begin()->first <= now; ++dropped) {
-            drop(*by_expiry_.begin()->second);
+
+    /// Puts one more record, and what it holds beside its slot, on the account, for add().
+    [[nodiscard]] bool reserve(std::size_t extra_bytes) noexcept {
+        if (credit_ == 0) {
+            credit_ = budget_->take_records(credit_at_once);
         }
-        return dropped > 0;
+        if (credit_ == 0 || !budget_->take_bytes(extra_bytes)) {
+            return false;
+        }
+        --credit_;
+        return true;
     }
-    /// Drops the completed record nearest to its end. False: there is none.
-    bool evict() {
-        for (const auto& [expiry, record] : by_expiry_) {
-            if (record->state == State::completed) {
-                drop(*record);
-                return true;
+    void unreserve(std::size_t extra_bytes) noexcept {
+        ++credit_;
+        budget_->give_bytes(extra_bytes);
+    }
+    /// Lets other shards have what this one does not need now. False: it has nothing.
+    bool release_credit() noexcept {
+        const auto released = std::exchange(credit_, 0);
+        budget_->give_records(released);
+        return released > 0;
+    }
+
+    /// A record that was not there. None: it would need a segment for which there are no bytes.
+    /// `evicts`: rather than that, forget a completed record near by.
+    /// Requires: reserve(). Throws: std::bad_alloc, and nothing changed.
+    [[nodiscard]] Place add(const MemoryNewRecord& fresh, const MemoryMoment& now, bool evicts) {
+        for (const auto hash = fresh.hash;;) {
+            for (unsigned step = 0; !table_.is_empty() && step < MemoryTable::reach; ++step) {
+                auto& block = table_.block(hash, step);
+                drop_ended(block, now);
+                if (!block.is_full()) {
+                    extra_bytes_ += fresh.extra_bytes();
+                    return table_.add(fresh, step);
+                }
+            }
+            if (budget_->take_bytes(MemoryTable::segment_bytes())) {
+                grow(hash);
+            } else if (table_.is_empty() || !evicts || !evict_near(hash)) {
+                return {};
             }
         }
+    }
+    /// To be called after every change of a record's end.
+    void note_end(const Place& place) noexcept {
+        const auto end = place->end();
+        place.block->note_end(place.at, end);
+        if (end < earliest_.load(std::memory_order_relaxed)) {
+            earliest_.store(end, std::memory_order_relaxed);
+        }
+    }
+    /// Throws: std::bad_alloc, and nothing changed.
+    template <class Change>
+    void change_extra(const Place& place, const Change& change) {
+        const auto before = place->extra_bytes();
+        place->change_extra(change);
+        place.block->set_heavy(place.at);
+        const auto after = place->extra_bytes();
+        budget_->take_bytes_anyway(after);
+        budget_->give_bytes(before);
+        extra_bytes_ += after - before;
+    }
+
+    [[nodiscard]] bool nothing_ended(const MemoryMoment& now) const noexcept {
+        return earliest_.load(std::memory_order_relaxed) > now.below;
+    }
+    /// Drops some records past their retention. False: there are none.
+    /// Cost: goes on from where it left off, and round once at most: then it knows when the next
+    /// one ends.
+    bool drop_some_ended(const MemoryMoment& now) noexcept {
+        if (nothing_ended(now) || table_.is_empty()) {
+            return false;
+        }
+        auto earliest = ~std::uint64_t{0};
+        for (std::size_t count = table_.block_count(); count > 0; --count) {
+            auto& block = table_.block_of_turn(hand_++);
+            if (drop_ended(block, now)) {
+                return true;
+            }
+            for (auto used = block.used(); used.any(); used.pop()) {
+                const auto end = block.end_at_least(used.first(), now);
+                earliest = end < earliest ? end : earliest;
+            }
+        }
+        earliest_.store(earliest, std::memory_order_relaxed);
         return false;
     }
-
-    /// Why a key cannot be taken; none where it can.
-    [[nodiscard]] std::optional<Claim<MemoryTicket>>
-    refusal(const Record& record, const ClaimRequest& request, Time now) const {
-        const bool issued = record.state == State::issued;
-        if (issued && record.lease_until < now) {
-            return Refused{reason::token_expired};
+    /// Drops, of some sixty completed records, the one nearest to its end. False: none is there.
+    bool evict() noexcept {
+        Place nearest;
+        unsigned seen = 0;
+        for (std::size_t count = table_.block_count(); count > 0 && seen < sample; --count) {
+            seen += look_for_evictable(table_.block_of_turn(hand_++), nearest);
         }
-        if (!request.token.empty() && !issued && record.holder != request.key.id) {
-            return Refused{reason::token_spent};
-        }
-        if (record.state == State::in_progress && record.lease_until > now) {
-            return InProgress{std::chrono::ceil<milliseconds>(record.lease_until - now)};
-        }
-        if (request.fingerprint.conflicts_with(record.fingerprint)) {
-            return Conflict{};
-        }
-        if (record.state == State::completed) {
-            return Completed{record.result,
-                             std::chrono::duration_cast<milliseconds>(now - record.changed)};
-        }
-        if (record.state == State::parked) {
-            return Parked{};
-        }
-        if (request.max_attempts > 0 && record.attempts >= request.max_attempts) {
-            return Dead{record.attempts};
-        }
-        return {};
+        return evict(nearest);
     }
-    [[nodiscard]] Claimed<MemoryTicket>
-    take(Record& record, const ClaimRequest& request, Time now, std::uint64_t fence) {
-        const bool takeover = record.state == State::in_progress;
-        record.state = State::in_progress;
-        record.fence = fence;
-        record.attempts += 1;
-        record.changed = now;
-        record.lease_until = now + request.lease;
-        if (record.fingerprint.algorithm == 0) {
-            record.fingerprint = request.fingerprint;
-        }
-        if (!request.token.empty()) {
-            record.holder = request.key.id;
-        }
-        keep_until(record, record.lease_until + request.retention);
-        return {{*record.key, fence, request.retention}, record.attempts, fence, takeover};
-    }
-
-    [[nodiscard]] TicketState
-    complete(Record& record, const MemoryTicket& ticket, std::string_view result, Time now) {
-        if (record.state == State::completed) {
-            const bool repeated = record.fence == ticket.fence && record.result == result;
-            return repeated ? TicketState::valid : TicketState::outdated;
-        }
-        if (!owns(ticket, record)) {
-            return TicketState::outdated;
-        }
-        record.result = result;
-        return change(record, State::completed, ticket, now);
-    }
-    [[nodiscard]] TicketState
-    renew(Record& record, const MemoryTicket& ticket, milliseconds lease, Time now) {
-        if (!owns(ticket, record)) {
-            return TicketState::outdated;
-        }
-        record.lease_until = now + lease;
-        keep_until(record, record.lease_until + ticket.retention);
-        return TicketState::valid;
-    }
-    [[nodiscard]] TicketState
-    give_back(Record& record, const MemoryTicket& ticket, bool refund, Time now) {
-        if (!owns(ticket, record)) {
-            return TicketState::outdated;
-        }
-        record.attempts -= refund ? 1 : 0;
-        return change(record, State::free, ticket, now);
-    }
-    [[nodiscard]] TicketState park(Record& record, const MemoryTicket& ticket, Time now) {
-        return owns(ticket, record) ? change(record, State::parked, ticket, now)
-                                    : TicketState::outdated;
-    }
-    void issue(Record& record, seconds ttl, seconds remembered, Time now) {
-        record.state = State::issued;
-        record.changed = now;
-        record.lease_until = now + ttl;
-        keep_until(record, record.lease_until + remembered);
-    }
+    [[nodiscard]] std::size_t evicted() const noexcept { return evicted_; }
 
 private:
-    static bool owns(const MemoryTicket& ticket, const Record& record) noexcept {
-        return record.state == State::in_progress && record.fence == ticket.fence;
+    static constexpr std::size_t credit_at_once = 16;
+    static constexpr unsigned sample = 60;
+
+    template <class Do>
+    void for_each_used(const Do& act) {
+        for (std::size_t turn = 0; turn < table_.block_count(); ++turn) {
+            auto& block = table_.block_of_turn(turn);
+            for (auto used = block.used(); used.any(); used.pop()) {
+                act(Place{&block, used.first()});
+            }
+        }
     }
-    TicketState change(Record& record, State state, const MemoryTicket& ticket, Time now) {
-        record.state = state;
-        record.changed = now;
-        keep_until(record, now + ticket.retention);
-        return TicketState::valid;
+    [[nodiscard]] Place unless_over(const Place& place, const MemoryMoment& now) noexcept {
+        if (place && place->end() <= now.below) {
+            drop(place);
+            return {};
+        }
+        return place;
     }
-    void keep_until(Record& record, Time end) {
-        auto node = by_expiry_.extract(record.expiry);
-        node.key() = end;
-        record.expiry = by_expiry_.insert(std::move(node));
+    void drop(const Place& place) noexcept {
+        if (place.block->is_heavy(place.at)) {
+            const auto bytes = place->extra_bytes();
+            extra_bytes_ -= bytes;
+            budget_->give_bytes(bytes);
+            place->free_extra();
+        }
+        table_.drop(place);
+        if (++credit_ > 2 * credit_at_once) {
+            budget_->give_records(credit_at_once);
+            credit_ -= credit_at_once;
+        }
     }
-    void drop(Record& record) {
-        by_expiry_.erase(record.expiry);
-        records_.erase(records_.find(*record.key));
-        --*total_;
+    bool drop_ended(MemoryBlock& block, const MemoryMoment& now) noexcept {
+        bool dropped = false;
+        if (!block.may_have_ended(now)) {
+            return false;
+        }
+        for (auto used = block.used(); used.any(); used.pop()) {
+            if (const auto at = used.first(); block.has_ended(at, now)) {
+                drop({&block, at});
+                dropped = true;
+            }
+        }
+        return dropped;
+    }
+    void grow(std::uint64_t hash) {
+        const auto before = table_.bytes() + MemoryTable::segment_bytes();
+        try {
+            table_.is_empty() ? table_.add_first_segment() : table_.split(hash);
+        } catch (...) {
+            budget_->give_bytes(MemoryTable::segment_bytes());
+            throw;
+        }
+        budget_->take_bytes_anyway(table_.bytes() - before); // the directory's, if any
+    }
+    static unsigned look_for_evictable(MemoryBlock& block, Place& nearest) noexcept {
+        unsigned seen = 0;
+        for (auto used = block.used(); used.any(); used.pop()) {
+            const Place place{&block, used.first()};
+            if (place->is_completed()) {
+                ++seen;
+                nearest = !nearest || place->end() < nearest->end() ? place : nearest;
+            }
+        }
+        return seen;
+    }
+    bool evict_near(std::uint64_t hash) noexcept {
+        Place nearest;
+        for (unsigned step = 0; step < MemoryTable::reach; ++step) {
+            look_for_evictable(table_.block(hash, step), nearest);
+        }
+        return evict(nearest);
+    }
+    bool evict(const Place& nearest) noexcept {
+        if (nearest) {
+            drop(nearest);
+            ++evicted_;
+        }
+        return static_cast<bool>(nearest);
     }
 
-    std::map<std::string, Record> records_;
-    ByExpiry by_expiry_;
-    std::atomic<std::size_t>* total_ = nullptr;
+    MemoryBudget* budget_ = nullptr;
+    std::uint64_t last_fence_ = 0;
+    MemoryTable table_;
+    std::size_t credit_ = 0;      // records taken from the budget and not used
+    std::size_t extra_bytes_ = 0; // of all extras
+    std::size_t hand_ = 0;        // where drop_some_ended() and evict() go on
+    std::size_t evicted_ = 0;
+    std::atomic<std::uint64_t> earliest_{~std::uint64_t{0}}; // no record here ends before it
 };
 
 } // namespace idem::inline v0::detail

@@ -13,22 +13,29 @@
 
 namespace idem::inline v0::detail {
 
-/// 128 random bits from the kernel. Nothing is kept between two calls, so parent and child of a
-/// fork never draw the same.
+/// Random bytes from the kernel. Nothing is kept between two calls, so parent and child of a fork
+/// never draw the same.
 /// Cost: one getrandom(2).
 /// Throws: std::system_error.
-[[nodiscard]] inline std::string draw_nonce() {
-    std::string nonce(16, '\0');
+[[nodiscard]] inline std::string draw_random(std::size_t size) {
+    std::string bytes(size, '\0');
     std::size_t filled = 0;
-    while (filled < nonce.size()) {
-        const ssize_t drawn = ::getrandom(nonce.data() + filled, nonce.size() - filled, 0);
+    while (filled < bytes.size()) {
+        const ssize_t drawn = ::getrandom(bytes.data() + filled, bytes.size() - filled, 0);
         if (drawn >= 0) {
             filled += static_cast<std::size_t>(drawn);
         } else if (errno != EINTR) {
             throw std::system_error(errno, std::generic_category(), "idem: getrandom");
         }
     }
-    return nonce;
+    return bytes;
+}
+
+inline constexpr std::size_t nonce_size = 16;
+
+/// 128 random bits. Cost, Throws: as draw_random().
+[[nodiscard]] inline std::string draw_nonce() {
+    return draw_random(nonce_size);
 }
 
 [[nodiscard]] inline std::string hexadecimal(std::string_view bytes) {

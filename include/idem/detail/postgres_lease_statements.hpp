@@ -67,7 +67,7 @@ FROM unnest($2::bytea[], $3::bytea[], $4::bytea[], $5::bigint[], $6::float8[], $
      AS done (scope, id, owner, fence, retention, result)
 WHERE (SELECT set_config('lock_timeout', $1::text, true)) IS NOT NULL
   AND r.scope = done.scope AND r.id = done.id AND r.owner = done.owner AND r.fence = done.fence
-  AND r.state = 1
+  AND r.state = 1 AND r.format <= 1
 RETURNING r.scope, r.id
 )sql";
 
@@ -77,7 +77,7 @@ UPDATE {table} SET
     expires = greatest(expires, clock_timestamp() + $6::float8 * interval '1 second')
 WHERE (SELECT set_config('lock_timeout', $1::text, true)) IS NOT NULL
   AND scope = $2::bytea AND id = $3::bytea AND owner = $4::bytea AND fence = $5::bigint
-  AND state = 1
+  AND state = 1 AND format <= 1
 RETURNING 1
 )sql";
 
@@ -91,7 +91,7 @@ UPDATE {table} SET
     note = coalesce(nullif($9::text, ''), note)
 WHERE (SELECT set_config('lock_timeout', $1::text, true)) IS NOT NULL
   AND scope = $2::bytea AND id = $3::bytea AND owner = $4::bytea AND fence = $5::bigint
-  AND state = 1
+  AND state = 1 AND format <= 1
 )sql";
 
 /// The owner stays on the record, so that a repetition is recognised.
@@ -101,7 +101,7 @@ UPDATE {table} SET
     expires = clock_timestamp() + $6::float8 * interval '1 second'
 WHERE (SELECT set_config('lock_timeout', $1::text, true)) IS NOT NULL
   AND scope = $2::bytea AND id = $3::bytea AND owner = $4::bytea AND fence = $5::bigint
-  AND state = 1
+  AND state = 1 AND format <= 1
 RETURNING 1
 )sql";
 

@@ -121,7 +121,11 @@ struct PostgresRecord {
         return Refused{reason::token_expired};
     }
     if (!issued && !request.token.empty() && record.holder != request.key.id) {
-        return Refused{reason::token_spent};
+        const bool erased =
+            record.holder.empty() && record.state == PostgresState::open && record.attempts == 0;
+        if (!erased || !request.token_may_be_new) {
+            return Refused{erased ? reason::token_unknown : reason::token_spent};
+        }
     }
     const bool other_payload = request.fingerprint.conflicts_with(record.fingerprint);
     if (record.state == PostgresState::open && record.lease_left > milliseconds{0}) {

@@ -2,8 +2,8 @@
 #ifndef IDEM_DETAIL_REDIS_CLAIM_HPP
 #define IDEM_DETAIL_REDIS_CLAIM_HPP
 
-// One claim against Redis: what is sent, and what the answers mean. Sends nothing itself but what a
-// connection is given, so that any number of claims share a pipeline.
+// One claim against Redis: what is sent, and what the answers mean. Sends nothing itself, so that any
+// number of claims share a pipeline.
 
 #include <idem/dedup_store.hpp>
 #include <idem/detail/hiredis.hpp>
@@ -60,9 +60,9 @@ class RedisClaim {
 public:
     using Answer = Claim<RedisTicket>;
 
-    /// Draws the claim's nonce: every sending of this claim carries the same.
+    /// `nonce`: drawn for this claim alone. Every sending of it carries the same.
     /// Throws: std::invalid_argument for a key, token, lease or retention past the limits.
-    RedisClaim(std::string_view prefix, const ClaimRequest& request)
+    RedisClaim(std::string_view prefix, const ClaimRequest& request, std::string_view nonce)
         : needs_issue_(!request.token.empty() && !request.token_may_be_new) {
         require_valid(request.key);
         const bool by_token = !request.token.empty();
@@ -73,8 +73,9 @@ public:
         require_redis_times(request.lease, request.retention, "lease");
         life_ = request.lease + request.retention;
         key_ = redis_key(prefix, {request.key.scope, by_token ? request.token : request.key.id});
-        record_ = {
-            .nonce = draw_nonce(), .fingerprint = request.fingerprint, .grace = request.retention};
+        record_ = {.nonce = std::string(nonce),
+                   .fingerprint = request.fingerprint,
+                   .grace = request.retention};
         if (by_token) {
             record_.holder = redis_holder_of(request.key.id);
         }
@@ -85,12 +86,12 @@ public:
 
     /// The common case in one write: SET NX GET PX makes the record or answers the one in the way,
     /// PEXPIRETIME tells the server's time. False, and nothing added: only the script will do.
-    [[nodiscard]] bool append_plain(RedisConnection& connection) const {
+    [[nodiscard]] bool append_plain(RedisPipeline& pipeline) const {
         if (needs_issue_) {
             return false;
         }
-        connection.append({"SET", key_, packed_, "NX", "GET", "PX", px_});
-        connection.append({"PEXPIRETIME", key_});
+        pipeline.append({"SET", key_, packed_, "NX", "GET", "PX", px_});
+        pipeline.append({"PEXPIRETIME", key_});
         return true;
     }
     /// Nothing: the record in the way needs the script.

@@ -47,15 +47,17 @@ public:
     [[nodiscard]] std::vector<Claim<Ticket>> claim(std::span<const ClaimRequest> requests) {
         std::vector<RedisClaim> claims;
         claims.reserve(requests.size());
+        const auto nonces = draw_random(requests.size() * nonce_size);
         for (const auto& request : requests) {
-            claims.emplace_back(prefix_, request);
+            const auto at = claims.size() * nonce_size;
+            claims.emplace_back(prefix_, request, std::string_view(nonces).substr(at, nonce_size));
         }
         if (claims.empty()) {
             return {};
         }
         IDEM_FAILPOINT("redis: before claim");
-        auto taken = connections_.run([&](RedisConnection& connection, Deadline deadline) {
-            return take_redis_claims(connection, claims, deadline);
+        auto taken = connections_.run([&](RedisLanes& lanes, Deadline deadline) {
+            return take_redis_claims(lanes, claims, deadline);
         });
         IDEM_FAILPOINT("redis: after claim");
         if (taken.error) {
@@ -85,12 +87,10 @@ public:
         const auto record = record_of(ticket);
         require_redis_times(lease, record.grace, "lease");
         const auto px = std::to_string((lease + record.grace).count());
-        return connections_.run_renewal([&](RedisConnection& connection, Deadline deadline) {
-            return state_of(
-                connection.where(),
-                ticket,
-                redis_renew_script.run(connection, {ticket.key, ticket.record, px}, deadline)
-                    .value());
+        return connections_.run_renewal([&](RedisLanes& lanes, Deadline deadline) {
+            const auto reply =
+                redis_renew_script.run(lanes, {ticket.key, ticket.record, px}, deadline);
+            return state_of(lanes.where(), ticket, *reply);
         });
     }
 
@@ -116,17 +116,19 @@ public:
     /// failing persistence. That persistence is off is no fault: see `durability`.
     /// Throws: StoreError rejected naming all that is wrong; unavailable.
     void verify() {
-        connections_.run([](RedisConnection& connection, Deadline deadline) {
-            const auto info = connection.command({"INFO"}, deadline);
+        connections_.run([](RedisLanes& lanes, Deadline deadline) {
+            RedisPipeline asked;
+            asked.append({"INFO"});
+            const auto info = std::move(lanes.exchange(asked, deadline)[0]);
             if (info.value().is_error()) {
-                throw redis_error(connection.where() + " (INFO)", info.value().text());
+                throw redis_error(lanes.where() + " (INFO)", info.value().text());
             }
             std::string text;
             for (const auto& problem : problems_of_redis(info.value().text())) {
                 text += "; " + problem;
             }
             if (!text.empty()) {
-                throw StoreError(Fault::rejected, "idem: Redis at " + connection.where() + text);
+                throw StoreError(Fault::rejected, "idem: Redis at " + lanes.where() + text);
             }
         });
     }
@@ -143,6 +145,7 @@ protected:
 
 private:
     static constexpr std::size_t longest_why = 512;
+    static constexpr std::size_t tickets_of_a_call = 32; ///< of a script: the server waits for it
 
     template <class ResultOf>
     std::vector<TicketState> complete_each(std::span<const Ticket> tickets,
@@ -173,16 +176,25 @@ private:
         if (next.empty()) {
             return {};
         }
-        return connections_.run([&](RedisConnection& connection, Deadline deadline) {
-            const auto replies = redis_replace_script.run_all(
-                connection,
-                tickets.size(),
-                [&](std::size_t i) {
-                    return std::array<std::string_view, 4>{
-                        tickets[i].key, tickets[i].record, next[i].record, next[i].px};
-                },
-                deadline);
-            return states_of(connection.where(), tickets, replies);
+        const auto arguments = [&](std::size_t chunk) {
+            const auto begin = chunk * tickets_of_a_call;
+            const auto end = std::min(begin + tickets_of_a_call, tickets.size());
+            std::vector<std::string_view> words;
+            words.reserve(4 * (end - begin));
+            for (auto i = begin; i < end; ++i) {
+                words.push_back(tickets[i].key);
+            }
+            for (auto i = begin; i < end; ++i) {
+                words.insert(words.end(), {tickets[i].record, next[i].record, next[i].px});
+            }
+            return words;
+        };
+        const auto calls = (tickets.size() + tickets_of_a_call - 1) / tickets_of_a_call;
+        return connections_.run([&](RedisLanes& lanes, Deadline deadline) {
+            const auto& script =
+                tickets.size() == 1 ? redis_replace_script : redis_replace_each_script;
+            const auto replies = script.run_all(lanes, calls, arguments, deadline);
+            return states_of(lanes.where(), tickets, replies);
         });
     }
 
@@ -224,9 +236,11 @@ private:
                                               const std::vector<RedisReply>& replies) {
         std::vector<TicketState> states;
         std::optional<StoreError> failed;
-        for (std::size_t i = 0; i < replies.size(); ++i) {
+        for (std::size_t i = 0; i < tickets.size(); ++i) {
             try {
-                states.push_back(state_of(where, tickets[i], *replies[i]));
+                const auto reply = *replies[i / tickets_of_a_call];
+                states.push_back(state_of(
+                    where, tickets[i], reply.is_array() ? reply[i % tickets_of_a_call] : reply));
             } catch (const StoreError& error) {
                 failed = failed ? failed : error;
             }

@@ -5,28 +5,35 @@
 // The bytes under which Redis remembers a key, and the name of those bytes. No server is needed to
 // read this page, or to test it.
 //
-// | bytes  | field       | |
+// | bytes  | field       |                                                                         |
 // |--------|-------------|-------------------------------------------------------------------------|
-// | 0–1    | I1          | ours, and the version of the format | | 2      | state       | one of
-// RedisState                                                       | | 3      | form        | '0' +
-// 1 where a holder follows + 2 where an earlier lease had run out   | | 4–19   | nonce       | of
-// the claim, never reused                                              | | 20–39  | fingerprint |
-// algorithm (4), high (8), low (8); algorithm 0: none                     | | 40–44  | grace | ms
-// by which the key outlives the lease, which is over at PTTL <= grace  | | 45–48  | attempts    |
-// charged so far, the present one included                                | | 49–56  | fence | µs;
-// 0: (PEXPIRETIME − lease − grace) × 1000 of the claim                | | 57–72  | holder      | of
-// a token: digest of the message's id                                  | | …      | text        |
-// completed: the result; free, parked: why                                |
+// | 0–1    | I1          | ours, and the version of the format                                     |
+// | 2      | state       | one of RedisState                                                       |
+// | 3      | form        | '0' + 1: a holder follows, + 2: an earlier lease had run out, + 4: a    |
+// |        |             | completed record has a fingerprint                                      |
+// | 4–19   | nonce       | of the claim, never reused                                              |
+// | 20–39  | fingerprint | algorithm (4), high (8), low (8); algorithm 0: none                     |
+// | 40–44  | grace       | ms by which the key outlives the lease, which is over at PTTL <= grace  |
+// | 45–48  | attempts    | charged so far, the present one included                                |
+// | 49–56  | fence       | µs; 0: (PEXPIRETIME − lease − grace) × 1000 of the claim                |
+// | 57–72  | holder      | of a token: digest of the message's id                                  |
+// | …      | text        | free, parked: why                                                       |
+//
+// A completed record, of which there are many, keeps what a duplicate asks for and no more: I1, C,
+// form, six bytes of the nonce (so that its owner may repeat the completion, and nobody else), the
+// retention in seconds (4), fingerprint (20) and holder (16) where there are any, the result.
 //
 // Numbers are big endian. A record in progress never changes while it is owned, so that the ticket
 // is its exact bytes and every transition of the owner one compare-and-set; renewing moves the
-// expiry alone. Whoever changes this table makes the version I2 and goes on reading I1
+// expiry alone. Whoever changes these tables makes the version I2 and goes on reading I1
 // (semantics.md 5.5).
 
 #include <idem/detail/nonce.hpp>
 #include <idem/detail/siphash.hpp>
 #include <idem/key.hpp>
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -57,7 +64,8 @@ struct RedisRecord {
 };
 
 inline constexpr std::string_view redis_format = "I1";
-inline constexpr std::size_t redis_header = 57, redis_holder = 16;
+inline constexpr std::size_t redis_header = 57, redis_completed_header = 14,
+                             redis_completed_nonce = 6, redis_fingerprint = 20, redis_holder = 16;
 /// What five bytes of grace hold, about 34 years.
 inline constexpr milliseconds longest_redis_life{(1LL << 40) - 1};
 
@@ -74,18 +82,40 @@ inline void append_big_endian(std::string& bytes, std::uint64_t value, unsigned 
     return value;
 }
 
+inline void append_redis_fingerprint(std::string& bytes, const Fingerprint& fingerprint) {
+    append_big_endian(bytes, fingerprint.algorithm, 4);
+    append_big_endian(bytes, fingerprint.high, 8);
+    append_big_endian(bytes, fingerprint.low, 8);
+}
+[[nodiscard]] inline Fingerprint redis_fingerprint_of(std::string_view bytes) noexcept {
+    return {.high = big_endian(bytes.substr(4, 8)),
+            .low = big_endian(bytes.substr(12, 8)),
+            .algorithm = static_cast<std::uint32_t>(big_endian(bytes.substr(0, 4)))};
+}
+
+/// Of a completed record nonce and grace are kept as the table says, attempts and fence are not.
 [[nodiscard]] inline std::string pack_redis_record(const RedisRecord& record) {
-    std::string bytes(redis_format);
+    const bool completed = record.state == RedisState::completed;
+    const bool marked = completed && record.fingerprint.algorithm != 0;
+    std::string bytes;
     bytes.reserve(redis_header + record.holder.size() + record.text.size());
+    bytes += redis_format;
     bytes += static_cast<char>(record.state);
-    bytes += static_cast<char>('0' + (record.holder.empty() ? 0 : 1) + (record.takeover ? 2 : 0));
-    bytes += record.nonce;
-    append_big_endian(bytes, record.fingerprint.algorithm, 4);
-    append_big_endian(bytes, record.fingerprint.high, 8);
-    append_big_endian(bytes, record.fingerprint.low, 8);
-    append_big_endian(bytes, static_cast<std::uint64_t>(record.grace.count()), 5);
-    append_big_endian(bytes, record.attempts, 4);
-    append_big_endian(bytes, record.fence, 8);
+    bytes += static_cast<char>('0' + (record.holder.empty() ? 0 : 1) +
+                               (record.takeover && !completed ? 2 : 0) + (marked ? 4 : 0));
+    if (completed) {
+        bytes.append(record.nonce, 0, redis_completed_nonce);
+        append_big_endian(bytes, static_cast<std::uint64_t>(record.grace.count()) / 1'000, 4);
+        if (marked) {
+            append_redis_fingerprint(bytes, record.fingerprint);
+        }
+    } else {
+        bytes += record.nonce;
+        append_redis_fingerprint(bytes, record.fingerprint);
+        append_big_endian(bytes, static_cast<std::uint64_t>(record.grace.count()), 5);
+        append_big_endian(bytes, record.attempts, 4);
+        append_big_endian(bytes, record.fence, 8);
+    }
     bytes += record.holder;
     bytes += record.text;
     return bytes;
@@ -93,32 +123,39 @@ inline void append_big_endian(std::string& bytes, std::uint64_t value, unsigned 
 
 /// Nothing where the bytes are no record of this format.
 [[nodiscard]] inline std::optional<RedisRecord> unpack_redis_record(std::string_view bytes) {
-    if (bytes.size() < redis_header || !bytes.starts_with(redis_format) ||
+    if (bytes.size() < redis_completed_header || !bytes.starts_with(redis_format) ||
         std::string_view("PFCKDLT").find(bytes[2]) == std::string_view::npos || bytes[3] < '0' ||
-        bytes[3] > '3') {
+        bytes[3] > '7') {
         return {};
     }
+    RedisRecord record{.state = static_cast<RedisState>(bytes[2])};
+    const bool completed = record.state == RedisState::completed;
     const auto form = static_cast<unsigned>(bytes[3] - '0');
-    const std::size_t text = redis_header + ((form & 1U) != 0 ? redis_holder : 0);
-    if (bytes.size() < text) {
+    const bool held = (form & 1U) != 0, marked = (form & 4U) != 0;
+    const std::size_t fixed =
+        completed ? redis_completed_header + (marked ? redis_fingerprint : 0) : redis_header;
+    const std::size_t text = fixed + (held ? redis_holder : 0);
+    if (bytes.size() < text || (form & (completed ? 2U : 4U)) != 0) {
         return {};
     }
-    auto number = [bytes](std::size_t at, std::size_t width) {
-        return big_endian(bytes.substr(at, width));
-    };
-    return RedisRecord{
-        .state = static_cast<RedisState>(bytes[2]),
-        .takeover = (form & 2U) != 0,
-        .nonce = std::string(bytes.substr(4, 16)),
-        .fingerprint = {.high = number(24, 8),
-                        .low = number(32, 8),
-                        .algorithm = static_cast<std::uint32_t>(number(20, 4))},
-        .grace = milliseconds(number(40, 5)),
-        .attempts = static_cast<std::uint32_t>(number(45, 4)),
-        .fence = number(49, 8),
-        .holder = std::string(bytes.substr(redis_header, text - redis_header)),
-        .text = std::string(bytes.substr(text)),
-    };
+    if (completed) {
+        record.nonce = bytes.substr(4, redis_completed_nonce);
+        record.grace = std::chrono::seconds(big_endian(bytes.substr(10, 4)));
+        record.attempts = 0;
+        if (marked) {
+            record.fingerprint = redis_fingerprint_of(bytes.substr(redis_completed_header));
+        }
+    } else {
+        record.takeover = (form & 2U) != 0;
+        record.nonce = bytes.substr(4, 16);
+        record.fingerprint = redis_fingerprint_of(bytes.substr(20));
+        record.grace = milliseconds(big_endian(bytes.substr(40, 5)));
+        record.attempts = static_cast<std::uint32_t>(big_endian(bytes.substr(45, 4)));
+        record.fence = big_endian(bytes.substr(49, 8));
+    }
+    record.holder = bytes.substr(fixed, text - fixed);
+    record.text = bytes.substr(text);
+    return record;
 }
 
 /// Whether the bytes begin as a record of a later release does: I2 … I9.

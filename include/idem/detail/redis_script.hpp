@@ -5,73 +5,71 @@
 // A script that the server keeps by its digest, sent again where the server forgot it (a restart,
 // SCRIPT FLUSH, a failover).
 
-#include <idem/detail/hiredis.hpp>
+#include <idem/detail/redis_connection.hpp>
 #include <idem/detail/sha1.hpp>
 
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <initializer_list>
-#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 namespace idem::inline v0::detail {
 
-/// A script over `keys` keys. Its arguments are the keys, then the values.
+/// A script over `keys` keys; its arguments are the keys, then the values. Or over any number of
+/// keys, where `words_of_a_key` says how many arguments belong to each.
 class RedisScript {
 public:
-    constexpr explicit RedisScript(std::string_view text, unsigned keys = 1)
+    constexpr explicit RedisScript(std::string_view text,
+                                   unsigned keys = 1,
+                                   unsigned words_of_a_key = 0)
         : text_(text)
         , sha_(sha1(text))
-        , keys_(keys) {}
+        , keys_(keys)
+        , words_of_a_key_(words_of_a_key) {}
 
-    /// Adds a call to the connection's pipeline. Its reply may be the error NOSCRIPT: then load().
+    /// Adds a call. Its reply may be the error NOSCRIPT: then load().
     template <class Arguments>
-    void append(RedisConnection& connection, const Arguments& arguments) const {
-        const std::string keys = std::to_string(keys_);
-        std::vector<std::string_view> words{"EVALSHA", {sha_.data(), sha_.size()}, keys};
-        words.insert(words.end(), std::begin(arguments), std::end(arguments));
-        connection.append(words);
-    }
-    /// Adds the loading of the script to the pipeline; its reply is its digest.
-    void append_load(RedisConnection& connection) const {
-        connection.append({"SCRIPT", "LOAD", text_});
+    void append(RedisPipeline& pipeline, const Arguments& arguments) const {
+        const auto count = static_cast<std::size_t>(std::end(arguments) - std::begin(arguments));
+        const std::size_t keys = words_of_a_key_ == 0 ? keys_ : count / words_of_a_key_;
+        char digits[24];
+        const auto* end = std::to_chars(digits, digits + sizeof digits, keys).ptr;
+        pipeline.begin(3 + count);
+        pipeline.add("EVALSHA");
+        pipeline.add({sha_.data(), sha_.size()});
+        pipeline.add({digits, static_cast<std::size_t>(end - digits)});
+        for (const auto& argument : arguments) {
+            pipeline.add(argument);
+        }
     }
 
     /// Runs it once.
     /// Cost: one round trip, two where the server does not know it.
     /// Throws: as RedisConnection::command(); an error reply is returned.
-    RedisReply run(RedisConnection& connection,
-                   std::initializer_list<std::string_view> arguments,
-                   Deadline deadline) const {
-        append(connection, arguments);
-        auto reply = connection.read(deadline);
-        if (reply.value().code() != "NOSCRIPT") {
-            return reply;
-        }
-        append_load(connection);
-        append(connection, arguments);
-        auto loaded = connection.read(deadline);
-        reply = connection.read(deadline);
-        return loaded.value().is_error() ? std::move(loaded) : std::move(reply);
+    template <class Link>
+    RedisReply
+    run(Link& link, std::initializer_list<std::string_view> arguments, Deadline deadline) const {
+        return std::move(run_all(
+            link, 1, [&](std::size_t) { return arguments; }, deadline)[0]);
     }
 
-    /// Runs it `count` times, in one pipeline: `arguments(i)` are those of the i-th, good until all
-    /// replies came.
+    /// Runs it `count` times, in one pipeline: `arguments(i)` are those of the i-th.
+    /// `link.exchange(pipeline, deadline)` returns the replies.
     /// Cost: one round trip, two where the server does not know it.
-    template <class ArgumentsOf>
-    std::vector<RedisReply> run_all(RedisConnection& connection,
-                                    std::size_t count,
-                                    const ArgumentsOf& arguments,
-                                    Deadline deadline) const {
-        std::vector<RedisReply> replies(count);
+    template <class Link, class ArgumentsOf>
+    std::vector<RedisReply>
+    run_all(Link& link, std::size_t count, const ArgumentsOf& arguments, Deadline deadline) const {
+        RedisPipeline pipeline;
+        pipeline.reserve(count * usual_size);
+        for (std::size_t i = 0; i < count; ++i) {
+            append(pipeline, arguments(i));
+        }
+        auto replies = link.exchange(pipeline, deadline);
         std::vector<std::size_t> again;
         for (std::size_t i = 0; i < count; ++i) {
-            append(connection, arguments(i));
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-            replies[i] = connection.read(deadline);
             if (replies[i].value().code() == "NOSCRIPT") {
                 again.push_back(i);
             }
@@ -79,16 +77,17 @@ public:
         if (again.empty()) {
             return replies;
         }
-        append_load(connection);
+        pipeline.clear();
+        pipeline.append({"SCRIPT", "LOAD", text_});
         for (const auto i : again) {
-            append(connection, arguments(i));
+            append(pipeline, arguments(i));
         }
-        auto loaded = connection.read(deadline);
-        for (const auto i : again) {
-            replies[i] = connection.read(deadline);
+        auto loaded = link.exchange(pipeline, deadline);
+        for (std::size_t at = 0; at < again.size(); ++at) {
+            replies[again[at]] = std::move(loaded[at + 1]);
         }
-        if (loaded.value().is_error()) {
-            replies[again.front()] = std::move(loaded); // says why, the calls only NOSCRIPT again
+        if (loaded[0].value().is_error()) { // it says why, the calls only NOSCRIPT again
+            replies[again.front()] = std::move(loaded[0]);
         }
         return replies;
     }
@@ -96,9 +95,11 @@ public:
     [[nodiscard]] constexpr std::string_view text() const noexcept { return text_; }
 
 private:
+    static constexpr std::size_t usual_size = 512;
+
     std::string_view text_;
     std::array<char, 40> sha_;
-    unsigned keys_;
+    unsigned keys_, words_of_a_key_;
 };
 
 } // namespace idem::inline v0::detail

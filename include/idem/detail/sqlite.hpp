@@ -43,7 +43,21 @@ constexpr int primary_code(int code) noexcept {
 }
 
 /// The statements that the library runs for each message.
-enum class SqliteOwn : std::size_t { begin, commit, read, complete, charge, lock };
+enum class SqliteOwn : std::size_t {
+    begin,
+    commit,
+    read,
+    complete,
+    charge,
+    lock,
+    lease_last_fence,
+    lease_keep_fence,
+    lease_take,
+    lease_complete,
+    lease_renew,
+    lease_give_back,
+    count ///< of them
+};
 
 /// One of them: a session compiles it once and finds it by its place, without a look at its text.
 /// All statements of one place have one text per session.
@@ -261,7 +275,7 @@ private:
     std::uint64_t random_ =
         reinterpret_cast<std::uintptr_t>(this) ^ (static_cast<std::uint64_t>(::getpid()) << 32U);
     std::unordered_map<std::string, sqlite3_stmt*, TextHash, std::equal_to<>> statements_{};
-    std::array<sqlite3_stmt*, 6> own_{}; // by SqliteOwn
+    std::array<sqlite3_stmt*, static_cast<std::size_t>(SqliteOwn::count)> own_{}; // by SqliteOwn
 };
 
 } // namespace detail

@@ -5,7 +5,7 @@
 // What the transactions of one store share: whose turn it is to write, idle connections, the table.
 
 #include <idem/detail/sqlite_fault.hpp>
-#include <idem/detail/sqlite_record.hpp>
+#include <idem/detail/sqlite_records.hpp>
 
 #include <chrono>
 #include <condition_variable>
@@ -21,7 +21,8 @@ namespace idem::inline v0 {
 
 struct SqliteOptions {
     std::string table = "idem_record";
-    milliseconds busy{5'000}; ///< how long begin() waits for the database's only write lock
+    /// How long begin(), and each step of a lease, waits for the database's only write lock.
+    milliseconds busy{5'000};
     /// SQL that every connection the store opens runs first, after the store's own, such as
     /// "PRAGMA foreign_keys = ON".
     std::string on_open{};
@@ -111,6 +112,22 @@ public:
         return Turn(*this);
     }
 
+    /// A key that the transaction which has the turn claimed: it has it until the turn ends.
+    void note_claim(const Key& key) {
+        const std::scoped_lock lock(mutex_);
+        claimed_.emplace_back(key.scope, key.id);
+    }
+    /// Whether an open transaction of this store has the key.
+    [[nodiscard]] bool is_claimed(const Key& key) {
+        const std::scoped_lock lock(mutex_);
+        for (const auto& [scope, id] : claimed_) {
+            if (id == key.id && scope == key.scope) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     /// An idle connection, or a new one. Throws: SqliteError.
     [[nodiscard]] Session take(Deadline deadline) {
         Session session;
@@ -164,6 +181,7 @@ private:
         {
             const std::scoped_lock lock(mutex_);
             writing_ = false;
+            claimed_.clear();
         }
         turn_free_.notify_one();
     }
@@ -183,8 +201,19 @@ private:
     std::condition_variable turn_free_{};
     bool writing_ = false;
     std::thread::id writer_{};
+    std::vector<std::pair<std::string, std::string>> claimed_{}; // by who writes
     std::vector<Session> idle_ = reserved();
 };
+
+/// Throws: StoreError rejected.
+inline void require_sqlite_written(const SqliteCore& core, bool written) {
+    if (!written) {
+        throw StoreError(Fault::rejected,
+                         "idem: SQLite database " + core.path() +
+                             ": the record was not written: look for triggers on the table of "
+                             "records, and for handlers that write to it");
+    }
+}
 
 } // namespace detail
 } // namespace idem::inline v0

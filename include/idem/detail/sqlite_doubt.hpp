@@ -43,9 +43,11 @@ enum class SqliteCommit { happened, did_not_happen, unknown };
 /// transaction is there after all. So absence is proved by a write: the next commit overwrites the
 /// log from where the failed one began. That write is synced, so that a record found here is
 /// durable too.
-inline SqliteCommit sqlite_outcome(const SqliteCore& core,
-                                   const SqliteError& error,
-                                   const std::vector<SqliteClaim>& claims) noexcept {
+///
+/// `stands(session)`: whether what the transaction wrote is there.
+template <class Stands>
+SqliteCommit
+sqlite_outcome(const SqliteCore& core, const SqliteError& error, const Stands& stands) noexcept {
     if (primary_code(error.code()) == SQLITE_FULL) {
         return SqliteCommit::did_not_happen;
     }
@@ -53,23 +55,54 @@ inline SqliteCommit sqlite_outcome(const SqliteCore& core,
         const auto deadline = core.deadline();
         const auto session = core.open(SQLITE_OPEN_READWRITE, deadline);
         session->begin_immediate(); // no other COMMIT is under way
-        bool any = false;
-        bool all = true;
-        for (const auto& claim : claims) {
-            if (claim.result) {
-                any = true;
-                all = all && core.records().holds(*session, {claim.scope, claim.id}, *claim.result);
-            }
-        }
+        const bool there = stands(*session);
         core.records().touch(*session);
         session->wait_until(core.deadline());
-        if (session->commit() != SQLITE_OK || !any) {
+        if (session->commit() != SQLITE_OK) {
             session->rollback();
             return SqliteCommit::unknown;
         }
-        return all ? SqliteCommit::happened : SqliteCommit::did_not_happen;
+        return there ? SqliteCommit::happened : SqliteCommit::did_not_happen;
     } catch (...) {
         return SqliteCommit::unknown;
+    }
+}
+
+/// The same of a transaction that has to have completed these keys; without a result among them
+/// there is nothing to tell by.
+inline SqliteCommit sqlite_outcome_of(const SqliteCore& core,
+                                      const SqliteError& error,
+                                      const std::vector<SqliteClaim>& claims) noexcept {
+    bool any = false;
+    for (const auto& claim : claims) {
+        any = any || claim.result.has_value();
+    }
+    const auto outcome = sqlite_outcome(core, error, [&](SqliteSession& session) {
+        bool all = true;
+        for (const auto& claim : claims) {
+            const Key key{claim.scope, claim.id};
+            all = all && (!claim.result || core.records().holds(session, key, *claim.result));
+        }
+        return all;
+    });
+    const bool full = primary_code(error.code()) == SQLITE_FULL;
+    return any || full ? outcome : SqliteCommit::unknown;
+}
+
+/// Throws: StoreError where it is not certain that it happened.
+inline void
+require_sqlite_happened(const SqliteCore& core, const SqliteError& error, SqliteCommit outcome) {
+    if (outcome == SqliteCommit::did_not_happen) {
+        throw StoreError(Fault::unavailable,
+                         sqlite_failure(core.path(), error) +
+                             "; COMMIT failed, nothing of it happened: " +
+                             sqlite_meaning(error.code(), error.system_error()).advice);
+    }
+    if (outcome == SqliteCommit::unknown) {
+        throw StoreError(
+            Fault::in_doubt,
+            sqlite_failure(core.path(), error) +
+                "; COMMIT failed, and reading back failed too: check the disk, then retry");
     }
 }
 

@@ -2,13 +2,15 @@
 #ifndef IDEM_DETAIL_SQLITE_RECORD_HPP
 #define IDEM_DETAIL_SQLITE_RECORD_HPP
 
-// The records of one table, and what they mean for a claim.
+// A record as it was read, and what it means for a claim.
 
 #include <idem/dedup_store.hpp>
 #include <idem/detail/sqlite_call.hpp>
 #include <idem/detail/sqlite_schema.hpp>
+#include <idem/settlement.hpp>
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +20,24 @@ namespace idem::inline v0::detail {
 
 inline std::int64_t sqlite_millis(Timestamp time) noexcept {
     return time.time_since_epoch().count();
+}
+/// Not below zero, and at most a century, so that no sum overflows.
+inline milliseconds sqlite_span(seconds time) noexcept {
+    constexpr seconds longest{std::int64_t{100} * 366 * 86'400};
+    return time < seconds{0} ? seconds{0} : time < longest ? time : longest;
+}
+/// The same of a lease: at most ten years.
+inline milliseconds sqlite_span_of_lease(milliseconds lease) noexcept {
+    constexpr milliseconds longest = std::chrono::hours{24 * 3'650};
+    return lease < milliseconds{0} ? milliseconds{0} : lease < longest ? lease : longest;
+}
+inline std::array<char, 16> sqlite_fingerprint_bytes(const Fingerprint& print) noexcept {
+    std::array<char, 16> bytes{};
+    for (std::size_t at = 0; at < 16; ++at) {
+        const auto half = at < 8 ? print.high : print.low;
+        bytes[at] = static_cast<char>(half >> (8 * (7 - at % 8)) & 0xff);
+    }
+    return bytes;
 }
 inline Fingerprint sqlite_fingerprint(std::string_view bytes, std::int64_t algorithm) noexcept {
     Fingerprint print;
@@ -30,6 +50,11 @@ inline Fingerprint sqlite_fingerprint(std::string_view bytes, std::int64_t algor
     }
     return print;
 }
+/// What fits into `note`.
+inline std::string_view sqlite_note(std::string_view why) noexcept {
+    constexpr std::size_t longest = 1'024;
+    return why.substr(0, longest);
+}
 /// Throws: StoreError unavailable.
 inline void require_known_format(std::int64_t format) {
     if (format > sqlite_record_format) {
@@ -40,134 +65,97 @@ inline void require_known_format(std::int64_t format) {
     }
 }
 
-/// The records of one table. Its members throw SqliteError, and the StoreError of a newer format.
-class SqliteRecords {
-public:
-    explicit SqliteRecords(std::string_view table)
-        : read_{SqliteOwn::read, sqlite_statement(sqlite_read, table)}
-        , complete_{SqliteOwn::complete, sqlite_statement(sqlite_complete, table)}
-        , charge_{SqliteOwn::charge, sqlite_statement(sqlite_charge, table)}
-        , lock_{SqliteOwn::lock, sqlite_statement(sqlite_lock, table)}
-        , touch_(sqlite_statement(sqlite_touch, table)) {}
+/// A row of sqlite_read.
+struct SqliteRecord {
+    explicit SqliteRecord(const SqliteCall& call)
+        : format(call.integer(0))
+        , state(static_cast<SqliteState>(call.integer(1)))
+        , fingerprint(sqlite_fingerprint(call.bytes(2), call.integer(3)))
+        , attempts(static_cast<unsigned>(call.integer(4)))
+        , result(call.bytes(5))
+        , changed(call.integer(6))
+        , expires(call.integer(7))
+        , lease_until(call.integer(8))
+        , fence(call.integer(9))
+        , owner(call.bytes(10))
+        , holder(call.bytes(11)) {}
 
-    [[nodiscard]] Claim<std::monostate>
-    claim(SqliteSession& session, const ClaimRequest& request, Timestamp now) const {
-        const auto record = find(session, request.key);
-        if (record) {
-            require_known_format(record->format);
-        }
-        if (!record || record->expires <= sqlite_millis(now)) {
-            return Claimed<std::monostate>{};
-        }
-        if (request.fingerprint.conflicts_with(record->fingerprint)) {
-            return Conflict{};
-        }
-        switch (record->state) {
-        case SqliteState::completed:
-            return Completed{record->result, milliseconds{age(record->changed, now)}};
-        case SqliteState::parked:
-            return Parked{};
-        case SqliteState::open:
-        case SqliteState::dead: // for the limit of this request, which may be another by now
-            break;
-        }
-        if (request.max_attempts > 0 && record->attempts >= request.max_attempts) {
-            return Dead{record->attempts};
-        }
-        return Claimed<std::monostate>{.ticket = {}, .attempt = record->attempts + 1};
+    [[nodiscard]] bool expired(Timestamp now) const noexcept {
+        return expires <= sqlite_millis(now);
     }
-    /// False: the record is not as asked.
-    [[nodiscard]] bool complete(SqliteSession& session,
-                                const ClaimRequest& request,
-                                std::string_view result,
-                                Timestamp now) const {
-        const int before = sqlite3_total_changes(session.native());
-        write(session, complete_, request, blob_of(result), now);
-        return sqlite3_total_changes(session.native()) != before;
-    }
-    /// Counts a failed attempt.
-    void charge(SqliteSession& session,
-                const ClaimRequest& request,
-                std::string_view why,
-                Timestamp now) const {
-        constexpr std::size_t longest_note = 1'024;
-        write(session, charge_, request, why.substr(0, longest_note), now, request.max_attempts);
-    }
-    void lock(SqliteSession& session) const { SqliteCall(session, lock_).finish(); }
-    /// Makes the next commit write to the file, whatever else it holds.
-    void touch(SqliteSession& session) const {
-        SqliteCall(session, touch_).finish();
-        lock(session);
-    }
-    /// Whether the key is completed with this result.
-    [[nodiscard]] bool
-    holds(SqliteSession& session, const Key& key, std::string_view result) const {
-        const auto record = find(session, key);
-        return record && record->format == sqlite_record_format &&
-               record->state == SqliteState::completed && record->result == result;
-    }
-
-private:
-    struct Record {
-        std::int64_t format, changed, expires;
-        SqliteState state;
-        Fingerprint fingerprint;
-        unsigned attempts;
-        std::string result;
-    };
-
-    [[nodiscard]] std::optional<Record> find(SqliteSession& session, const Key& key) const {
-        SqliteCall call(session, read_, blob_of(key.scope), blob_of(key.id));
-        if (!call.next()) {
-            return std::nullopt;
-        }
-        return Record{.format = call.integer(0),
-                      .changed = call.integer(6),
-                      .expires = call.integer(7),
-                      .state = static_cast<SqliteState>(call.integer(1)),
-                      .fingerprint = sqlite_fingerprint(call.bytes(2), call.integer(3)),
-                      .attempts = static_cast<unsigned>(call.integer(4)),
-                      .result = std::string(call.bytes(5))};
-    }
-    template <class Content, class... More>
-    static void write(SqliteSession& session,
-                      const SqliteStatement& statement,
-                      const ClaimRequest& request,
-                      Content content,
-                      Timestamp now,
-                      More... more) {
-        // No record is kept for longer than a century, so that no sum overflows.
-        constexpr seconds longest{std::int64_t{100} * 366 * 86'400};
-        const auto retention = request.retention < longest ? request.retention : longest;
-        const auto digest = bytes_of(request.fingerprint);
-        SqliteCall(session,
-                   statement,
-                   blob_of(request.key.scope),
-                   blob_of(request.key.id),
-                   blob_of({digest.data(), digest.size()}),
-                   request.fingerprint.algorithm,
-                   content,
-                   sqlite_millis(now),
-                   sqlite_millis(now + retention),
-                   more...)
-            .finish();
+    /// As an operator's erase leaves it.
+    [[nodiscard]] bool blank() const noexcept {
+        return state == SqliteState::open && attempts == 0 && lease_until == 0 && holder.empty() &&
+               fingerprint.algorithm == 0;
     }
     /// Not below zero where the clock was set back.
-    static std::int64_t age(std::int64_t changed, Timestamp now) noexcept {
-        return sqlite_millis(now) > changed ? sqlite_millis(now) - changed : 0;
-    }
-    static std::array<char, 16> bytes_of(const Fingerprint& print) noexcept {
-        std::array<char, 16> bytes{};
-        for (std::size_t at = 0; at < 16; ++at) {
-            const auto half = at < 8 ? print.high : print.low;
-            bytes[at] = static_cast<char>(half >> (8 * (7 - at % 8)) & 0xff);
-        }
-        return bytes;
+    [[nodiscard]] milliseconds age(Timestamp now) const noexcept {
+        return milliseconds{sqlite_millis(now) > changed ? sqlite_millis(now) - changed : 0};
     }
 
-    SqliteStatement read_, complete_, charge_, lock_;
-    std::string touch_;
+    std::int64_t format;
+    SqliteState state;
+    Fingerprint fingerprint;
+    unsigned attempts;
+    std::string result;
+    std::int64_t changed, expires, lease_until, fence;
+    std::string owner, holder;
 };
+
+/// What is known of a key whose record is not there, or counts as absent.
+inline Claim<std::monostate> sqlite_judge_absent(const ClaimRequest& request) {
+    if (!request.token.empty() && !request.token_may_be_new) {
+        return Refused{reason::token_unknown};
+    }
+    return Claimed<std::monostate>{};
+}
+
+/// What a record says to a claim. Claimed: it is free to take, by who has the write lock.
+/// Throws: StoreError unavailable for a format newer than this program's.
+inline Claim<std::monostate> sqlite_judge(const std::optional<SqliteRecord>& record,
+                                          const ClaimRequest& request,
+                                          Timestamp now) {
+    if (record) {
+        require_known_format(record->format);
+    }
+    if (!record || record->expired(now)) {
+        return sqlite_judge_absent(request);
+    }
+    const milliseconds lease_left{record->lease_until - sqlite_millis(now)};
+    if (record->state == SqliteState::issued) {
+        if (request.token.empty()) {
+            return Refused{reason::token_unknown}; // a token is no message id
+        }
+        if (lease_left <= milliseconds{0}) {
+            return Refused{reason::token_expired};
+        }
+    } else if (!request.token.empty() && record->holder != request.key.id) {
+        return record->blank() ? sqlite_judge_absent(request) : Refused{reason::token_spent};
+    }
+    if (record->state == SqliteState::open && lease_left > milliseconds{0}) {
+        return InProgress{lease_left}; // wins over a conflict (semantics.md 5.3)
+    }
+    if (request.fingerprint.conflicts_with(record->fingerprint)) {
+        return Conflict{};
+    }
+    switch (record->state) {
+    case SqliteState::completed:
+        return Completed{record->result, record->age(now)};
+    case SqliteState::parked:
+        return Parked{};
+    case SqliteState::issued:
+    case SqliteState::open:
+    case SqliteState::dead: // for the limit of this request, which may be another by now
+        break;
+    }
+    if (request.max_attempts > 0 && record->attempts >= request.max_attempts) {
+        return Dead{record->attempts};
+    }
+    return Claimed<std::monostate>{.ticket = {},
+                                   .attempt = record->attempts + 1,
+                                   .takeover = record->state == SqliteState::open &&
+                                               record->lease_until != 0};
+}
 
 } // namespace idem::inline v0::detail
 

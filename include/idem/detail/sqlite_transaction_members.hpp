@@ -65,6 +65,9 @@ inline Claim<std::monostate> SqliteTransaction::claim(const ClaimRequest& reques
     });
     if (std::holds_alternative<Claimed<std::monostate>>(answer)) {
         claims_.push_back({std::string(request.key.scope), std::string(request.key.id)});
+        if (opened_.turn) {
+            opened_.core->note_claim(request.key);
+        }
     }
     IDEM_FAILPOINT("sqlite: after claim");
     return answer;
@@ -97,12 +100,7 @@ inline void SqliteTransaction::complete(const ClaimRequest& request, std::string
     IDEM_FAILPOINT("sqlite: before complete");
     const bool written = as_store(
         [&] { return core().records().complete(session(), request, result, core().now()); });
-    if (!written) {
-        throw StoreError(Fault::rejected,
-                         "idem: SQLite database " + core().path() +
-                             ": the record was not written: look for triggers on the table of "
-                             "records, and for handlers that write to it");
-    }
+    detail::require_sqlite_written(core(), written);
     mine.result.emplace(result);
     IDEM_FAILPOINT("sqlite: after complete");
 }
@@ -200,21 +198,9 @@ inline void SqliteTransaction::settle_failed_commit(const SqliteError& error, bo
         throw detail::sqlite_store_error(core().path(), error);
     }
     opened_.session.reset(); // never used again
-    const auto outcome = detail::sqlite_outcome(core(), error, claims_);
+    const auto outcome = detail::sqlite_outcome_of(core(), error, claims_);
     finish();
-    if (outcome == detail::SqliteCommit::happened) {
-        return;
-    }
-    if (outcome == detail::SqliteCommit::did_not_happen) {
-        throw StoreError(Fault::unavailable,
-                         detail::sqlite_failure(core().path(), error) +
-                             "; COMMIT failed, nothing of it happened: " +
-                             detail::sqlite_meaning(error.code(), error.system_error()).advice);
-    }
-    throw StoreError(
-        Fault::in_doubt,
-        detail::sqlite_failure(core().path(), error) +
-            "; COMMIT failed, and reading back failed too: check the disk, then retry");
+    detail::require_sqlite_happened(core(), error, outcome);
 }
 
 inline void SqliteTransaction::rollback() noexcept {

@@ -33,13 +33,14 @@ public:
                                                        .grace = remembered,
                                                        .attempts = 0});
         const auto px = std::to_string((milliseconds(ttl) + remembered).count());
-        return connections().run([&](detail::RedisConnection& connection,
-                                     detail::Deadline deadline) {
+        return connections().run([&](detail::RedisLanes& lanes, detail::Deadline deadline) {
             auto token = detail::fresh_token();
             const auto key = detail::redis_key(prefix(), {scope, token});
-            const auto made = connection.command({"SET", key, record, "NX", "PX", px}, deadline);
+            detail::RedisPipeline asked;
+            asked.append({"SET", key, record, "NX", "PX", px});
+            const auto made = std::move(lanes.exchange(asked, deadline)[0]);
             if (made.value().is_error()) {
-                throw detail::redis_error(connection.where() + " (key " +
+                throw detail::redis_error(lanes.where() + " (key " +
                                               detail::printable_redis_key(key) + ")",
                                           made.value().text());
             }

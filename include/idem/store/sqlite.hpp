@@ -7,42 +7,58 @@
 #include <idem/dedup_store.hpp>
 #include <idem/detail/sqlite_alone.hpp>
 #include <idem/detail/sqlite_inspection.hpp>
+#include <idem/detail/sqlite_leases.hpp>
 #include <idem/detail/sqlite_prune.hpp>
 #include <idem/detail/sqlite_schema_check.hpp>
 #include <idem/detail/sqlite_transaction.hpp>
+#include <idem/heartbeat.hpp>
 #include <idem/inspectable_store.hpp>
 
 #include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
 namespace idem::inline v0 {
 
-/// Record and effect in one transaction of one SQLite file, which threads and processes of one
-/// machine share. Survives kill -9 and, by synchronous = FULL, the machine's crash. `path` is a
-/// file name or an URI (file:shop.db?vfs=…); the constructor does not touch it.
+/// A table of records in one SQLite file, which threads and processes of one machine share.
+/// Survives kill -9 and, by synchronous = FULL, the machine's crash. `path` is a file name or an URI
+/// (file:shop.db?vfs=…); the constructor does not touch it.
 ///
-/// SQLite has one writer at a time, and its lock is the claim: begin() waits, up to
-/// SqliteOptions::busy, and "in progress" is never answered. Threads queue in memory, in front of
+/// For DedupTable: record and effect in one transaction. SQLite has one writer at a time, and its
+/// lock is the claim: begin() waits, up to SqliteOptions::busy. Threads queue in memory, in front of
 /// one connection; processes poll the lock of the file. A handler holds all others up, so it should
-/// be quick. Retention is counted by the machine's clock (Clock::now() is a std::chrono::sys_time);
-/// setting it back lengthens it.
+/// be quick.
+///
+/// For DistributedLock over the same table: a claim is a lease, and the effect lies elsewhere. Each
+/// step is one short transaction that waits for the write lock as begin() does; a handler that runs
+/// holds neither lock nor connection. OneTimeToken is the same by a token that was issued. Both
+/// kinds honour each other's records (semantics.md 4.6): what is under a lease is "in progress" for
+/// a transaction, and what an open transaction of this store has claimed is so for a lease, while
+/// those of other processes and of join() are waited for. A renewal waits for joined handlers too:
+/// let a lease be several times as long as the slowest of them, or it may run out meanwhile.
+///
+/// Leases and retention are counted by the machine's clock (Clock::now() is a
+/// std::chrono::sys_time), by the store and by the owner of a lease alike. Setting it forward ends
+/// leases and retentions early, setting it back lengthens them. Fences do not depend on it.
 ///
 /// Throws: StoreError (see SqliteOptions and verify()); std::invalid_argument for options and keys
-/// past the limits; std::logic_error after a fork, in the child.
+/// past the limits; std::logic_error after a fork, in the child, and where a step of a lease would
+/// wait for a transaction that the same thread has open.
 /// Concurrency: every member may be called from any number of threads. Neither copied nor moved.
 /// Cost: the transaction's own; claim and complete are one lookup and one write in it.
-template <class Clock>
+template <class ClockType>
 class BasicSqliteStore {
 public:
+    using Clock = ClockType;
     using Transaction = SqliteTransaction;
+    using Ticket = SqliteTicket;
     static constexpr Durability durability = Durability::machine;
 
     explicit BasicSqliteStore(std::string path, SqliteOptions options = {})
@@ -53,14 +69,16 @@ public:
     /// What migrate() runs, to read or to run by other means.
     [[nodiscard]] static std::string schema_sql(const SqliteOptions& options = {}) {
         detail::require_sqlite_table(options.table);
-        return "PRAGMA journal_mode = WAL;\n" + table_sql(options) + ";\n";
+        return "PRAGMA journal_mode = WAL;\n" + tables_sql(options);
     }
-    /// Makes the file and the table where they are missing, and turns the file to WAL mode, which
+    /// Makes the file and the tables where they are missing, and turns the file to WAL mode, which
     /// is a lasting property of it. Any number of processes may call it at once.
-    void migrate();
-    /// Throws: StoreError rejected, naming all that is wrong: the table and its columns, the
+    void migrate() { detail::sqlite_migrate(core_, tables_sql(core_.options())); }
+    /// Throws: StoreError rejected, naming all that is wrong: the tables and their columns, the
     /// journal mode, write permission.
-    void verify();
+    void verify() { detail::sqlite_verify(core_); }
+
+    // ---- in the handler's own transaction ------------------------------------------------------
 
     /// BEGIN IMMEDIATE: the write lock, which is the claim of whatever key.
     /// Throws: StoreError unavailable past the deadline; std::logic_error where a transaction of
@@ -80,9 +98,63 @@ public:
     /// Takes one counted attempt back; a dead record is open again. As far as it can, too.
     void refund_failure(const ClaimRequest& request) noexcept;
 
-    /// For operators, as inspectable_store.hpp says; a joined record that is no longer open, but
-    /// neither completed nor dead, is State::in_progress, and waits for its next attempt. Those who
-    /// write wait for the write lock as begin() does, and throw as it does.
+    // ---- by lease ------------------------------------------------------------------------------
+
+    /// Cost: a look without the write lock, which is all for a duplicate, a key in progress and what
+    /// is refused; then one transaction.
+    /// Throws: StoreError: then it was not won; std::logic_error for keys that are not different.
+    [[nodiscard]] Claim<Ticket> claim(const ClaimRequest& request) {
+        return std::move(leases_.claim(std::span(&request, 1)).front());
+    }
+    /// The same for all of them together, in one transaction: all that is free is won, or, where it
+    /// throws, none of it.
+    [[nodiscard]] std::vector<Claim<Ticket>> claim(std::span<const ClaimRequest> requests) {
+        return leases_.claim(requests);
+    }
+    /// Repeating it with the same ticket and result is harmless. Cost: one transaction.
+    /// Throws: StoreError, in_doubt only where a read under the write lock could not tell.
+    TicketState complete(const Ticket& ticket, std::string_view result) {
+        return leases_.complete(std::span(&ticket, 1), [&](std::size_t) { return result; }).front();
+    }
+    /// Cost: one transaction for all.
+    [[nodiscard]] std::vector<TicketState> complete(std::span<const Ticket> tickets,
+                                                    std::span<const std::string> results) {
+        if (tickets.size() != results.size()) {
+            throw std::invalid_argument("idem: complete() takes a result for each ticket");
+        }
+        return leases_.complete(tickets,
+                                [&](std::size_t at) { return std::string_view(results[at]); });
+    }
+    /// Waits for the write lock, so for the joined handlers of whatever process, but not longer than
+    /// SqliteOptions::busy. Cost: one transaction.
+    TicketState renew(const Ticket& ticket, milliseconds lease) {
+        return leases_.renew(ticket, lease);
+    }
+    /// Cost: one transaction.
+    void abandon(const Ticket& ticket, std::string_view why) noexcept {
+        leases_.give_back(ticket, why, false);
+    }
+    /// Cost: one transaction.
+    void refund(const Ticket& ticket) noexcept { leases_.give_back(ticket, {}, true); }
+    /// Cost: one transaction.
+    TicketState park(const Ticket& ticket, std::string_view why) {
+        return leases_.park(ticket, why);
+    }
+    /// A token of 32 hexadecimal digits, 128 random bits, good for a first redeem within `ttl`. It
+    /// is remembered as expired for seven days more. `intent` is the fingerprint that a redeem must
+    /// not contradict; without one the first redeem binds it.
+    /// Cost: one transaction. Where it throws, no token is out that anybody could know.
+    /// Throws: StoreError; std::invalid_argument for a scope or a ttl past the limits.
+    [[nodiscard]] std::string
+    issue(std::string_view scope, seconds ttl, const Fingerprint& intent = {}) {
+        return leases_.issue(scope, ttl, intent);
+    }
+    [[nodiscard]] Heartbeat<BasicSqliteStore>& heartbeat() noexcept { return heartbeat_; }
+
+    // ---- for operators -------------------------------------------------------------------------
+
+    /// As inspectable_store.hpp says. What an open transaction has claimed is not in a record yet.
+    /// Those who write wait for the write lock as begin() does, and throw as it does.
     [[nodiscard]] std::optional<Record> find(const Key& key) {
         return inspection_.find(core_, key);
     }
@@ -102,19 +174,21 @@ public:
     std::size_t prune(std::size_t limit) { return pruning_.prune(core_, limit); }
 
 private:
-    static std::string table_sql(const SqliteOptions& options) {
+    static std::string tables_sql(const SqliteOptions& options) {
         return detail::sqlite_statement(detail::sqlite_schema, options.table);
     }
 
     detail::SqliteCore core_;
+    detail::SqliteLeases leases_{core_};
     detail::SqliteInspection inspection_{core_.options().table};
     detail::SqlitePruning pruning_{core_.options().table};
+    Heartbeat<BasicSqliteStore> heartbeat_{*this}; // last: its thread uses the rest
 };
 
 using SqliteStore = BasicSqliteStore<std::chrono::system_clock>;
 
-template <class Clock>
-SqliteTransaction BasicSqliteStore<Clock>::begin() {
+template <class ClockType>
+SqliteTransaction BasicSqliteStore<ClockType>::begin() {
     core_.require_same_process();
     const auto deadline = core_.deadline();
     detail::SqliteOpened opened{&core_, core_.take_turn(deadline)};
@@ -130,8 +204,8 @@ SqliteTransaction BasicSqliteStore<Clock>::begin() {
     return SqliteTransaction(std::move(opened));
 }
 
-template <class Clock>
-SqliteTransaction BasicSqliteStore<Clock>::join(sqlite3* native) {
+template <class ClockType>
+SqliteTransaction BasicSqliteStore<ClockType>::join(sqlite3* native) {
     core_.require_same_process();
     if (native == nullptr || sqlite3_get_autocommit(native) != 0) {
         throw std::logic_error("idem: join() needs a connection with a transaction open: run BEGIN "
@@ -145,17 +219,17 @@ SqliteTransaction BasicSqliteStore<Clock>::join(sqlite3* native) {
     return SqliteTransaction(std::move(opened));
 }
 
-template <class Clock>
-Claim<std::monostate> BasicSqliteStore<Clock>::peek(const ClaimRequest& request) {
+template <class ClockType>
+Claim<std::monostate> BasicSqliteStore<ClockType>::peek(const ClaimRequest& request) {
     require_valid(request.key);
     return detail::sqlite_read_alone(core_, [&](detail::SqliteSession& session) {
         return core_.records().claim(session, request, core_.now());
     });
 }
 
-template <class Clock>
-void BasicSqliteStore<Clock>::record_failure(const ClaimRequest& request,
-                                             std::string_view why) noexcept {
+template <class ClockType>
+void BasicSqliteStore<ClockType>::record_failure(const ClaimRequest& request,
+                                                 std::string_view why) noexcept {
     try {
         require_valid(request.key);
         detail::sqlite_write_alone(core_, [&](detail::SqliteSession& session) {
@@ -166,57 +240,20 @@ void BasicSqliteStore<Clock>::record_failure(const ClaimRequest& request,
     }
 }
 
-template <class Clock>
-void BasicSqliteStore<Clock>::refund_failure(const ClaimRequest& request) noexcept {
+template <class ClockType>
+void BasicSqliteStore<ClockType>::refund_failure(const ClaimRequest& request) noexcept {
     try {
         inspection_.refund(core_, request.key);
     } catch (...) { // the next claim counts one attempt more: at worst it dies one delivery earlier
     }
 }
 
-template <class Clock>
-void BasicSqliteStore<Clock>::migrate() {
-    core_.require_same_process();
-    const auto deadline = core_.deadline();
-    core_.as_store([&] {
-        const auto session = core_.open(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, deadline);
-        // Where two turn a new file to WAL at once, SQLite refuses one without asking the busy
-        // handler, as both would wait for each other.
-        for (;;) {
-            const int code = sqlite3_exec(
-                session->native(), "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
-            if (code == SQLITE_OK) {
-                break;
-            }
-            if (detail::primary_code(code) != SQLITE_BUSY ||
-                std::chrono::steady_clock::now() >= deadline) {
-                throw session->error(code);
-            }
-            std::this_thread::sleep_for(milliseconds{1});
-        }
-        session->begin_immediate();
-        session->run(table_sql(core_.options()));
-        if (const int code = session->commit(); code != SQLITE_OK) {
-            throw session->error(code);
-        }
-    });
-}
-
-template <class Clock>
-void BasicSqliteStore<Clock>::verify() {
-    core_.require_same_process();
-    const auto found = core_.as_store([&] {
-        const auto session = core_.open(SQLITE_OPEN_READWRITE, core_.deadline());
-        return detail::sqlite_problems(*session, core_.options().table);
-    });
-    if (!found.empty()) {
-        throw StoreError(Fault::rejected, "idem: SQLite database " + core_.path() + ": " + found);
-    }
-}
-
-static_assert(RefundingTransactionalStore<SqliteStore> && InspectableStore<SqliteStore> &&
-              PeekingStore<SqliteStore> && BatchTransaction<SqliteTransaction> &&
-              JoinableStore<SqliteStore, sqlite3*>);
+static_assert(PeekingStore<SqliteStore> && RefundingTransactionalStore<SqliteStore>);
+static_assert(BatchStore<SqliteStore> && BeatingStore<SqliteStore> && RefundingStore<SqliteStore> &&
+              ParkingStore<SqliteStore> && TokenStore<SqliteStore>);
+static_assert(InspectableStore<SqliteStore>);
+static_assert(JoinableStore<SqliteStore, sqlite3*>);
+static_assert(BatchTransaction<SqliteTransaction>);
 
 } // namespace idem::inline v0
 

@@ -4,25 +4,33 @@
 
 // Several messages at once: which of them are the same, and what a duplicate in the batch comes to.
 
+#include <idem/detail/siphash.hpp>
 #include <idem/strategy/strategy.hpp>
 
+#include <bit>
 #include <cstddef>
-#include <map>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace idem::inline v0::detail {
 
 /// For each request the index of the first one of the same key: its own where it is the first.
 inline std::vector<std::size_t> first_of_each_key(std::span<const Request> requests) {
-    std::map<std::pair<std::string_view, std::string_view>, std::size_t> seen;
+    constexpr auto none = ~std::size_t{0};
+    std::vector<std::size_t> seen(std::bit_ceil(2 * requests.size() + 1), none); // by hash
     std::vector<std::size_t> firsts;
     firsts.reserve(requests.size());
     for (std::size_t i = 0; i < requests.size(); ++i) {
         const auto& key = requests[i].key;
-        firsts.push_back(seen.try_emplace({key.scope, key.id}, i).first->second);
+        auto at = siphash128(key.id, 0, 0).low % seen.size();
+        while (seen[at] != none && requests[seen[at]].key != key) {
+            at = (at + 1) % seen.size();
+        }
+        if (seen[at] == none) {
+            seen[at] = i;
+        }
+        firsts.push_back(seen[at]);
     }
     return firsts;
 }

@@ -119,7 +119,6 @@ inline bool counts_for_nothing(const Verdict& verdict) noexcept {
 template <class S>
 void refund(S& store, const ClaimRequest& asked) noexcept {
     if constexpr (RefundingTransactionalStore<S>) {
-        IDEM_FAILPOINT("table: before refund");
         store.refund_failure(asked);
     }
 }

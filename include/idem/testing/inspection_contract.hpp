@@ -115,7 +115,8 @@ TYPED_TEST_P(InspectionContract, prune_removes_at_most_limit_then_the_rest_then_
         while (this->store().prune(this->all) > 0) { // what other tests left
         }
         for (unsigned number = 1; number <= 5; ++number) {
-            auto asked = this->limited("m-" + std::to_string(number), this->print);
+            const auto id = "m-" + std::to_string(number);
+            auto asked = this->limited(id, this->print);
             asked.retention = this->short_retention;
             number % 2 == 0 ? fail(this->harness(), asked) : finish(this->harness(), asked, "done");
         }

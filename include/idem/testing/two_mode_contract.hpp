@@ -107,7 +107,8 @@ TYPED_TEST_P(TwoModeContract, r4_6_one_fingerprint_binds_both_modes) {
 
 TYPED_TEST_P(TwoModeContract, r4_6_of_concurrent_claims_in_both_modes_one_is_claimed) {
     for (int round = 0; round < 20; ++round) {
-        const auto asked = this->request("m-" + std::to_string(round));
+        const auto id = "m-" + std::to_string(round);
+        const auto asked = this->request(id);
         std::atomic<unsigned> won{0}, wrong{0};
         in_parallel(4, [&](unsigned number) {
             if (number % 2 == 0) {
