@@ -353,6 +353,7 @@ int run(const Options& options) {
     Server server;
     server.describe(report);
     calls_row(report, server, 1, false, 0.85);
+    calls_row(report, server, 1, true, 0.85);
     calls_row(report, server, 8, false, 1.0);
     calls_row(report, server, 32, false, 1.4);
     calls_row(report, server, 32, true, 1.4);

@@ -36,6 +36,9 @@ public:
                 return;
             }
         }
+        if (const auto open = keys_.unanswered(); in_doubt_ && !open.empty()) {
+            recover(open); // the old session came late
+        }
         for (const auto place : keys_.unanswered()) { // it changed under our hands every time
             keys_.refuse(place, InProgress{milliseconds{0}});
         }
@@ -82,7 +85,9 @@ private:
         keys_.keep_records(leg.results[0].get(), places);
         for (const auto place : places) {
             const auto& record = keys_.record(place);
-            if (record && PostgresClaims::is_decided(*record)) {
+            if (record && is_own(*record)) { // by a statement whose answer was lost
+                keys_.win(place, static_cast<std::uint64_t>(record->fence), record->attempts);
+            } else if (record && PostgresClaims::is_decided(*record)) {
                 keys_.answer(place, judge(*record, keys_.asked(place)));
             } else if ((!record || record->expired) && keys_.must_exist(place)) {
                 keys_.refuse(place, Refused{reason::token_unknown});
@@ -106,6 +111,7 @@ private:
     /// the old session may still be at it (semantics.md 2.1, 2.2).
     /// Throws: StoreError unavailable: no handler may start; what was claimed ends by its lease.
     void recover(const Places& places) {
+        in_doubt_ = true;
         const auto patience = core_.options().deadline / 4 * 3;
         const auto leg =
             core_.run_alone({{core_.sql().begin},
@@ -124,15 +130,20 @@ private:
         keys_.keep_records(leg.results[3].get(), places);
         for (const auto place : places) {
             const auto& record = keys_.record(place);
-            if (record && record->owner == keys_.nonce() && record->state == PostgresState::open) {
+            if (record && is_own(*record)) {
                 keys_.win(place, static_cast<std::uint64_t>(record->fence), record->attempts);
             }
         }
     }
 
+    [[nodiscard]] bool is_own(const PostgresRecord& record) const {
+        return record.owner == keys_.nonce() && record.state == PostgresState::open;
+    }
+
     PostgresCore& core_;
     const PostgresLeaseStatements& sql_;
     PostgresLeaseKeys keys_;
+    bool in_doubt_ = false; ///< a link broke: its session may still be at it
 };
 
 } // namespace idem::inline v0::detail

@@ -2,8 +2,8 @@
 #ifndef IDEM_DETAIL_REDIS_CLAIM_HPP
 #define IDEM_DETAIL_REDIS_CLAIM_HPP
 
-// One claim against Redis: what is sent, and what the answers mean. Sends nothing itself, so that any
-// number of claims share a pipeline.
+// One claim against Redis: what is sent, and what the answers mean. Sends nothing itself, so that
+// any number of claims share a pipeline.
 
 #include <idem/dedup_store.hpp>
 #include <idem/detail/hiredis.hpp>

@@ -18,8 +18,9 @@ namespace idem::inline v0 {
 
 struct RedisOptions {
     std::string prefix = "idem"; ///< of every key; any bytes but { and }
-    /// Shared by all threads, whose commands travel together: two measured best at any number of
-    /// threads, more lose by smaller batches. One more renews leases.
+    /// Shared by all threads, whose commands travel together. One carries them all as long as it
+    /// answers at once; each further one is taken while those before it are on their way for
+    /// longer. More pay where the server is far. One besides renews leases.
     std::size_t connections = 2;
     milliseconds deadline{2'000}; ///< of every call, the wait for a connection included
     /// How often a call looks for its answer before it sleeps until it comes. 0: never; saves

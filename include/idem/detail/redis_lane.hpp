@@ -56,7 +56,6 @@ class RedisLane;
 class RedisBatch {
 public:
     void add(RedisCall& call) noexcept {
-        ++size_;
         call.next = nullptr;
         *end_ = &call;
         end_ = &call.next;
@@ -66,12 +65,15 @@ public:
             if (*at == &call) {
                 *at = call.next;
                 end_ = call.next == nullptr ? at : end_;
-                --size_;
                 return;
             }
         }
     }
-    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
+    /// The only one there is, if it is.
+    [[nodiscard]] RedisCall* sole() const noexcept {
+        return first_ != nullptr && first_->next == nullptr ? first_ : nullptr;
+    }
     [[nodiscard]] RedisCall* first() const noexcept { return first_; }
     /// Lets all its threads go on. `own`: the call of the thread that says so.
     void finish(const RedisCall& own) noexcept {
@@ -83,7 +85,6 @@ public:
             call = next;
         }
         end_ = &first_;
-        size_ = 0;
         if (anybody) {
             wake(INT_MAX);
         }
@@ -126,23 +127,24 @@ private:
 
     RedisCall* first_ = nullptr;
     RedisCall** end_ = &first_;
-    std::size_t size_ = 0;
     std::atomic<std::uint32_t> word_{0};
 };
 
 /// One connection, and one batch on its way at a time.
-/// Concurrency: by the thread that has it; `busy`, `calls` and `since` by the lanes' mutex.
+/// Concurrency: by the thread that has it; `busy` and `since` by the lanes' mutex.
 class RedisLane {
 public:
     [[nodiscard]] bool is_connected() const noexcept { return connection_.has_value(); }
-    /// Makes a connection where there is none that can be used. Throws: as RedisConnection().
-    void connect(const RedisAddress& address, Deadline deadline, unsigned looks) {
-        // The look costs a system call, and one that answered just now is there.
-        const bool fresh = connection_ && std::chrono::steady_clock::now() - answered_ < recently;
-        if (!fresh && !(connection_ && connection_->usable())) {
-            connection_.reset();
-            connection_.emplace(address, deadline, looks);
+    /// Makes a connection where there is none that can be used. False: there was one. Throws: as
+    /// RedisConnection().
+    bool connect(const RedisAddress& address, Deadline deadline, unsigned looks) {
+        // To ask costs a system call, and one that answered just now is there.
+        if (connection_ && (since - answered_ < recently || connection_->usable())) {
+            return false;
         }
+        connection_.reset();
+        connection_.emplace(address, deadline, looks);
+        return true;
     }
     /// False: the connection was of no more use, and is closed.
     bool keep() noexcept {
@@ -155,20 +157,17 @@ public:
 
     /// Requires: a connection. What goes wrong is said in the calls that it concerns.
     void send(RedisBatch& batch) noexcept {
-        const auto now = std::chrono::steady_clock::now();
-        RedisCall* sole = nullptr;
         batch.deadline = Deadline::max();
         for (auto* call = batch.first(); call != nullptr; call = call->next) {
-            if (call->deadline <= now) {
+            if (call->deadline <= since) {
                 call->fail(Fault::unavailable, too_late());
             } else {
-                sole = batch.size() == 1 ? call : nullptr;
                 batch.deadline = call->deadline < batch.deadline ? call->deadline : batch.deadline;
             }
         }
         try {
-            if (sole != nullptr) {
-                connection_->send(sole->pipeline, batch.deadline);
+            if (const auto* call = batch.sole(); call != nullptr && !call->fault) {
+                connection_->send(call->pipeline, batch.deadline);
                 return;
             }
             for (auto* call = batch.first(); call != nullptr; call = call->next) {
@@ -198,8 +197,7 @@ public:
     }
 
     bool busy = false;
-    std::size_t calls = 0; ///< under way, while busy
-    Deadline since{};      ///< when they were taken
+    Deadline since{}; ///< when its batch, or itself, was taken; written by who has it
 
 private:
     /// The calls from `call` on have no answer, and will have none. `unsent`: bytes at their end.

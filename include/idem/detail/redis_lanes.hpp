@@ -23,8 +23,9 @@ namespace idem::inline v0::detail {
 /// whoever has a lane takes the whole queue as its next batch, sends it *before* it wakes those of
 /// the last one, and goes on so for a few batches before one of the next batch's own threads takes
 /// the lane over. (One leader that stops and waits, and a wake-up per caller, were measured to be
-/// slower than a connection per thread.) The lanes beyond the first serve a few callers side by
-/// side; many share one, in larger batches, and use another where that one does not come back.
+/// slower than a connection per thread.) As long as a lane comes back at once, one is enough, and
+/// its batches are the larger; while it is away for longer, because the server is far or does not
+/// answer, the next lane serves those who wait.
 /// Connects to nothing before the first call.
 /// Concurrency: any number of threads; a child of a fork is refused.
 class RedisLanes {
@@ -69,13 +70,13 @@ public:
 
 private:
     static constexpr unsigned batches_of_a_turn = 8;
-    static constexpr std::size_t few = 3;
-    /// A lane answers far sooner; then another is tried.
-    static constexpr milliseconds patience{10};
+    /// For a lane to come back before another is taken: by who comes, and, as a timer that rings is
+    /// dear, by who waits.
+    static constexpr std::chrono::microseconds patience{400}, long_patience{10'000};
 
     void carry_out(RedisCall& call) {
         std::unique_lock lock(mutex_);
-        if (auto* lane = calls_beside(nullptr) < few ? take_free() : nullptr) {
+        if (auto* lane = is_served(nullptr) ? nullptr : take_free()) {
             lock.unlock();
             lead(*lane, call);
             return;
@@ -84,19 +85,16 @@ private:
         batch.add(call);
         auto seen = batch.word();
         lock.unlock();
-        const auto soon = std::chrono::steady_clock::now() + patience;
-        std::optional<Deadline> until = soon < call.deadline ? soon : call.deadline;
-        for (;;) {
-            const bool in_time = batch.wait(seen, until);
-            const bool late = !in_time && until == call.deadline;
+        for (bool late = false;;) {
+            std::optional<Deadline> until; // late, and on its way: its lane's deadline ends it
+            if (!late) {
+                const auto soon = std::chrono::steady_clock::now() + long_patience;
+                until = soon < call.deadline ? soon : call.deadline;
+            }
+            late = (!batch.wait(seen, until) && until == call.deadline) || late;
             seen = batch.word(); // before the look, so that what comes after it ends the wait
             if (call.over.load(std::memory_order_acquire) || take_part(batch, call, late)) {
                 return;
-            }
-            if (late) {
-                until.reset(); // it is on its way: its lane's deadline is what ends it
-            } else if (!in_time) {
-                until = call.deadline;
             }
         }
     }
@@ -134,8 +132,9 @@ private:
 
     /// Sends the call, and whatever waits with it, on a lane that is the caller's.
     void lead(RedisLane& lane, RedisCall& call) {
+        bool took_long = true;
         try {
-            lane.connect(address_, call.deadline, looks_);
+            took_long = lane.connect(address_, call.deadline, looks_);
         } catch (const StoreError& error) {
             call.fail(error.fault(), error.what());
         } catch (const std::exception& error) {
@@ -145,6 +144,9 @@ private:
         if (call.fault) {
             release(lane, lock);
             return;
+        }
+        if (took_long) {
+            lane.since = std::chrono::steady_clock::now();
         }
         RedisBatch& batch = take_queue(lane);
         batch.add(call);
@@ -187,25 +189,26 @@ private:
     /// Nothing where nobody waits, or another lane is to have them.
     RedisBatch* take_queue_of(RedisLane& lane) noexcept {
         const std::scoped_lock lock(mutex_);
-        return filling_->size() > 0 && calls_beside(&lane) < few ? &take_queue(lane) : nullptr;
+        if (filling_->empty() || is_served(&lane)) {
+            return nullptr;
+        }
+        lane.since = std::chrono::steady_clock::now();
+        return &take_queue(lane);
     }
     RedisBatch& take_queue(RedisLane& lane) noexcept {
         RedisBatch* batch = std::exchange(filling_, take_spare());
         batch->lane = &lane;
-        lane.calls = batch->size();
-        lane.since = std::chrono::steady_clock::now();
         return *batch;
     }
-    /// In the queue and on other lanes that may come back soon; 0 where no other is busy, so that this one has to serve them.
-    [[nodiscard]] std::size_t calls_beside(const RedisLane* mine) const noexcept {
-        std::size_t calls = 0;
+    /// Whether another lane than `mine` is to come back soon, and looks at the queue then.
+    [[nodiscard]] bool is_served(const RedisLane* mine) const noexcept {
         for (const auto& lane : lanes_) {
             if (lane.busy && &lane != mine &&
                 lane.since + patience > std::chrono::steady_clock::now()) {
-                calls += lane.calls;
+                return true;
             }
         }
-        return calls == 0 ? 0 : calls + filling_->size();
+        return false;
     }
     /// One that is connected, if there is one.
     RedisLane* take_free() noexcept {
@@ -217,16 +220,15 @@ private:
         }
         if (free != nullptr) {
             free->busy = true;
-            free->calls = 1;
             free->since = std::chrono::steady_clock::now();
         }
         return free;
     }
-    /// Unlocks. Where somebody waits and no lane is left, one of them is woken to take this one.
+    /// Unlocks. Where somebody waits, and no other lane comes for them, one of them is woken to
+    /// take this one.
     void release(RedisLane& lane, std::unique_lock<std::mutex>& lock) noexcept {
         lane.busy = false;
-        RedisBatch* waiting =
-            filling_->size() > 0 && calls_beside(nullptr) == 0 ? filling_ : nullptr;
+        RedisBatch* waiting = filling_->empty() || is_served(nullptr) ? nullptr : filling_;
         lock.unlock();
         if (waiting != nullptr) {
             waiting->wake(1);

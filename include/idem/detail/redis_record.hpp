@@ -5,19 +5,19 @@
 // The bytes under which Redis remembers a key, and the name of those bytes. No server is needed to
 // read this page, or to test it.
 //
-// | bytes  | field       |                                                                         |
-// |--------|-------------|-------------------------------------------------------------------------|
-// | 0–1    | I1          | ours, and the version of the format                                     |
-// | 2      | state       | one of RedisState                                                       |
-// | 3      | form        | '0' + 1: a holder follows, + 2: an earlier lease had run out, + 4: a    |
-// |        |             | completed record has a fingerprint                                      |
-// | 4–19   | nonce       | of the claim, never reused                                              |
-// | 20–39  | fingerprint | algorithm (4), high (8), low (8); algorithm 0: none                     |
-// | 40–44  | grace       | ms by which the key outlives the lease, which is over at PTTL <= grace  |
-// | 45–48  | attempts    | charged so far, the present one included                                |
-// | 49–56  | fence       | µs; 0: (PEXPIRETIME − lease − grace) × 1000 of the claim                |
-// | 57–72  | holder      | of a token: digest of the message's id                                  |
-// | …      | text        | free, parked: why                                                       |
+// | bytes  | field       |                                                                        |
+// |--------|-------------|------------------------------------------------------------------------|
+// | 0–1    | I1          | ours, and the version of the format                                    |
+// | 2      | state       | one of RedisState                                                      |
+// | 3      | form        | '0' + 1: a holder follows, + 2: an earlier lease had run out, + 4: a   |
+// |        |             | completed record has a fingerprint                                     |
+// | 4–19   | nonce       | of the claim, never reused                                             |
+// | 20–39  | fingerprint | algorithm (4), high (8), low (8); algorithm 0: none                    |
+// | 40–44  | grace       | ms by which the key outlives the lease, which is over at PTTL <= grace |
+// | 45–48  | attempts    | charged so far, the present one included                               |
+// | 49–56  | fence       | µs; 0: (PEXPIRETIME − lease − grace) × 1000 of the claim               |
+// | 57–72  | holder      | of a token: digest of the message's id                                 |
+// | …      | text        | free, parked: why                                                      |
 //
 // A completed record, of which there are many, keeps what a duplicate asks for and no more: I1, C,
 // form, six bytes of the nonce (so that its owner may repeat the completion, and nobody else), the

@@ -82,13 +82,13 @@ return {'T', r, 0}
 /// was overtaken, change nothing. L is the claim's record too: only a lapsed owner was in the way.
 /// Allowed out of memory: it ends what a claim began.
 inline constexpr RedisScript redis_replace_script{R"(#!lua flags=allow-oom
-local v = redis.call('GET', KEYS[1])
-if v == ARGV[2] then return 1 end
-if v == ARGV[1] or v == 'I1L' .. string.sub(ARGV[1], 4) then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+local call, k, ticket, record = redis.call, KEYS[1], ARGV[1], ARGV[2]
+local v = call('GET', k)
+if v == ticket or v == 'I1L' .. string.sub(ticket, 4) then
+  call('SET', k, record, 'PX', ARGV[3])
   return 1
 end
-return 0
+return v == record and 1 or 0
 )"};
 
 /// The same for many keys in one call, which costs as much as the two commands that it runs: half

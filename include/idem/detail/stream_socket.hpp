@@ -117,8 +117,8 @@ public:
         }
         return {.bytes = bytes, .ended = bytes == 0};
     }
-    /// As receive_some(), but waits until something comes, a twentieth of a second at most: one system
-    /// call where wait() and receive_some() are two.
+    /// As receive_some(), but waits until something comes, a twentieth of a second at most: one
+    /// system call where wait() and receive_some() are two.
     [[nodiscard]] Received receive_soon(char* into, std::size_t size) const noexcept {
         const ssize_t bytes = ::recv(fd_, into, size, 0);
         if (bytes < 0 && would_block()) {

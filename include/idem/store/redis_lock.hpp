@@ -14,8 +14,8 @@ namespace idem::inline v0 {
 /// transition, the server's expiry as the lease's clock. A key of another type or with a foreign
 /// value is refused, never written over. The fence is the server's time in microseconds: a server's
 /// clock that is set back while no record of a key is kept can repeat an older fence.
-/// Concurrency: every member from any number of threads. Their commands share a few connections, and
-/// travel together where many call at once. Not across fork(): make a store in each process.
+/// Concurrency: every member from any number of threads. Their commands share a few connections,
+/// and travel together where many call at once. Not across fork(): make a store in each process.
 /// Cost: claim and complete one round trip each; the duplicate of a completed key one, without a
 /// script.
 class RedisLockStore : public detail::RedisLeaseStore<RedisLockStore> {
