@@ -239,7 +239,8 @@ TEST_F(SqliteInspection, prune_by_several_processes_and_threads_removes_each_rec
 
 TEST_F(SqliteInspection, prune_and_claims_of_the_same_keys_at_once_lose_no_completed_record) {
     for (unsigned number = 0; number < 300; ++number) {
-        auto brief = request("m-" + std::to_string(number));
+        const auto id = "m-" + std::to_string(number);
+        auto brief = request(id);
         brief.retention = idem::seconds{60};
         store.record_failure(brief, "long ago");
     }
