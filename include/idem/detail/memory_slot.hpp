@@ -98,9 +98,11 @@ public:
     }
 
     [[nodiscard]] const MemoryExtra* extra() const noexcept {
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): a pointer or a number, in one word
         return has_extra_ != 0 ? reinterpret_cast<const MemoryExtra*>(rest_) : nullptr;
     }
     [[nodiscard]] MemoryExtra* extra() noexcept {
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
         return has_extra_ != 0 ? reinterpret_cast<MemoryExtra*>(rest_) : nullptr;
     }
     [[nodiscard]] std::uint64_t rest() const noexcept {

@@ -225,6 +225,7 @@ private:
             return entries()[index(hash)].load(order);
         }
         [[nodiscard]] Entry* entries() const noexcept {
+            // NOLINTNEXTLINE(performance-no-int-to-ptr): its low bits hold the depth
             return reinterpret_cast<Entry*>(word_ & ~(aligned - 1));
         }
         void point(std::size_t from, std::size_t count, Segment* segment) const noexcept {
