@@ -125,6 +125,7 @@ TEST_F(RedisFailover, killed_in_mid_work_every_duplicate_is_of_a_mark_that_was_n
         while (handled < 300) {
             std::this_thread::yield();
         }
+        await_replication(); // of those, while more are written
         cut_replication();
         cut = true;
         const int now = handled;
