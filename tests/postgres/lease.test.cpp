@@ -14,37 +14,18 @@
 #include <thread>
 #include <vector>
 
-#include "postgres_test.hpp"
-#include "support/link_proxy.hpp"
+#include "behind_proxy.hpp"
 
 namespace idem::postgres_test {
 
 using idem::testing::in_parallel;
 using idem::testing::must_be;
 using idem::testing::must_claim;
-using testing_support::LinkProxy;
 
-class PostgresLease : public PostgresTest {
+class PostgresLease : public PostgresBehindProxy {
 protected:
     using Next = LinkProxy::Next;
 
-    void SetUp() override {
-        PostgresTest::SetUp();
-        if (IsSkipped() || HasFatalFailure()) {
-            return;
-        }
-        if (!shared_postgres().owned()) {
-            GTEST_SKIP() << "only the test's own server is stopped, or cut off";
-        }
-        proxy_.emplace(shared_postgres().socket());
-        behind_.emplace(
-            PostgresServer::with_database("user=postgres host=" + proxy_->host(),
-                                          outside().run("SELECT current_database()")),
-            PostgresOptions{.connections = 1, .deadline = milliseconds{60'000}, .prepared = false});
-    }
-    /// A store that reaches the server through the proxy.
-    PostgresStore& behind() { return *behind_; }
-    LinkProxy& proxy() { return *proxy_; }
     static ClaimRequest leased(std::string_view id = "m-1",
                                milliseconds lease = milliseconds{60'000}) {
         return {.key = {"billing", id}, .lease = lease};
@@ -66,10 +47,6 @@ protected:
         }
         return all;
     }
-
-private:
-    std::optional<LinkProxy> proxy_;
-    std::optional<PostgresStore> behind_;
 };
 
 TEST_F(PostgresLease, r2_2_a_claim_whose_answer_is_lost_is_found_by_its_nonce) {

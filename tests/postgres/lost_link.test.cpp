@@ -9,32 +9,12 @@
 #include <thread>
 #include <vector>
 
-#include "postgres_test.hpp"
-#include "support/link_proxy.hpp"
+#include "behind_proxy.hpp"
 
 namespace idem::postgres_test {
 
-using testing_support::LinkProxy;
-
-class PostgresLostLink : public PostgresTest {
+class PostgresLostLink : public PostgresBehindProxy {
 protected:
-    void SetUp() override {
-        PostgresTest::SetUp();
-        if (IsSkipped() || HasFatalFailure()) {
-            return;
-        }
-        if (!shared_postgres().owned()) {
-            GTEST_SKIP() << "only the test's own server is stopped, or cut off";
-        }
-        proxy_.emplace(shared_postgres().socket());
-        behind_.emplace(
-            PostgresServer::with_database("user=postgres host=" + proxy_->host(),
-                                          outside().run("SELECT current_database()")),
-            PostgresOptions{.connections = 1, .deadline = milliseconds{60'000}, .prepared = false});
-    }
-    /// A store that reaches the server through the proxy.
-    PostgresStore& behind() { return *behind_; }
-    LinkProxy& proxy() { return *proxy_; }
     /// Up to, and without, the commit.
     PostgresTransaction handled(PostgresStore& store, std::string_view result = "\1done") {
         auto tx = store.begin();
@@ -61,10 +41,6 @@ protected:
             "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = "
             "current_database() AND pid <> pg_backend_pid()");
     }
-
-private:
-    std::optional<LinkProxy> proxy_;
-    std::optional<PostgresStore> behind_;
 };
 
 TEST_F(PostgresLostLink, r2_1_a_commit_whose_answer_is_lost_is_found_committed) {

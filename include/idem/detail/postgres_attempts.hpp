@@ -52,9 +52,7 @@ inline Claim<std::monostate> peek(PostgresCore& core, const ClaimRequest& reques
         {{.sql = core.sql().read_one,
           .parameters = {bytes_parameter(request.key.scope), bytes_parameter(request.key.id)},
           .binary_result = true}});
-    if (!leg.ok()) {
-        throw store_error(leg.sqlstate, leg.message, "looking up a key");
-    }
+    require_ok(leg, "looking up a key");
     if (PQntuples(leg.results[0].get()) == 0) {
         return Claimed<std::monostate>{};
     }

@@ -10,6 +10,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace idem::inline v0::detail {
@@ -104,6 +105,13 @@ inline constexpr const char* ended_by_handler =
         break;
     }
     throw store_error(leg.sqlstate, leg.message, "a statement of the store");
+}
+
+/// For a leg that is the store's own. Throws: StoreError.
+inline void require_ok(const PqLeg& leg, std::string_view doing) {
+    if (!leg.ok()) {
+        throw store_error(leg.sqlstate, leg.message, doing);
+    }
 }
 
 } // namespace idem::inline v0::detail

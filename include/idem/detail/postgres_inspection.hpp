@@ -96,18 +96,20 @@ class PostgresInspection {
 public:
     explicit PostgresInspection(PostgresCore& core)
         : core_(core)
-        , find_(sql(std::string(postgres_inspected_columns).append(postgres_find)))
-        , list_(sql(std::string(postgres_inspected_columns).append(postgres_list)))
-        , revive_(sql(postgres_revive))
-        , force_complete_(sql(postgres_force_complete))
-        , erase_(sql(postgres_erase))
-        , prune_(sql(postgres_prune)) {}
+        , find_(table_sql(std::string(postgres_inspected_columns).append(postgres_find),
+                          core.options().table))
+        , list_(table_sql(std::string(postgres_inspected_columns).append(postgres_list),
+                          core.options().table))
+        , revive_(table_sql(postgres_revive, core.options().table))
+        , force_complete_(table_sql(postgres_force_complete, core.options().table))
+        , erase_(table_sql(postgres_erase, core.options().table))
+        , prune_(table_sql(postgres_prune, core.options().table)) {}
 
     std::optional<Record> find(const Key& key) {
         require_valid(key);
         const auto leg =
             core_.run_alone({{find_, {bytes_parameter(key.scope), bytes_parameter(key.id)}, true}});
-        require_done(leg, "looking up a record");
+        require_ok(leg, "looking up a record");
         if (PQntuples(leg.results[0].get()) == 0) {
             return std::nullopt;
         }
@@ -118,7 +120,7 @@ public:
             {{list_, {number_parameter(static_cast<int>(state)), count(limit)}, true}},
             core_.pool(),
             core_.options().max_handler_time);
-        require_done(leg, "listing records");
+        require_ok(leg, "listing records");
         std::vector<Record> records;
         for (int row = 0; row < PQntuples(leg.results[0].get()); ++row) {
             records.push_back(record_from(PqBinaryRow(leg.results[0].get(), row)));
@@ -139,22 +141,14 @@ public:
         const auto leg = core_.run_alone({{prune_, {number_parameter(turn), count(limit)}}},
                                          core_.pool(),
                                          core_.options().max_handler_time);
-        require_done(leg, "pruning");
+        require_ok(leg, "pruning");
         return rows_changed(leg.results[0].get());
     }
 
 private:
-    [[nodiscard]] PqSql sql(std::string_view pattern) const {
-        return PqSql(with_table(pattern, core_.options().table));
-    }
     static PqParameter count(std::size_t limit) {
         return number_parameter(std::min<std::uint64_t>(
             limit, static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())));
-    }
-    static void require_done(const PqLeg& leg, std::string_view doing) {
-        if (!leg.ok()) {
-            throw store_error(leg.sqlstate, leg.message, doing);
-        }
     }
     bool intervene(const PqSql& sql,
                    const Key& key,
@@ -176,7 +170,7 @@ private:
                                        "the link broke during an intervention; find() tells what "
                                        "became of it"));
         }
-        require_done(leg, "changing a record");
+        require_ok(leg, "changing a record");
         return rows_changed(leg.results[PostgresCore::change_under_lock].get()) == 1;
     }
 

@@ -63,9 +63,8 @@ private:
         IDEM_FAILPOINT("postgres lease: after claim");
         if (leg.link_lost) {
             recover(places);
-        } else if (!leg.ok()) {
-            throw store_error(leg.sqlstate, leg.message, "claiming");
         } else {
+            require_ok(leg, "claiming");
             match_rows(leg.results[0].get(),
                        places,
                        keys_.key_at(),
@@ -79,9 +78,7 @@ private:
     void read() {
         const auto places = keys_.unanswered();
         const auto leg = core_.run_alone({keys_.read_of(core_, places)});
-        if (!leg.ok()) {
-            throw store_error(leg.sqlstate, leg.message, "looking up keys");
-        }
+        require_ok(leg, "looking up keys");
         keys_.keep_records(leg.results[0].get(), places);
         for (const auto place : places) {
             const auto& record = keys_.record(place);

@@ -122,22 +122,17 @@ FROM (SELECT DISTINCT lock FROM unnest($1::bigint[]) AS all_of (lock) ORDER BY l
 
 struct PostgresLeaseStatements {
     explicit PostgresLeaseStatements(std::string_view table)
-        : fresh(of(postgres_lease_new, table))
-        , take(of(postgres_lease_take, table))
-        , bury(of(postgres_lease_bury, table))
-        , complete(of(postgres_lease_complete, table))
-        , renew(of(postgres_lease_renew, table))
-        , give_back(of(postgres_lease_give_back, table))
-        , park(of(postgres_lease_park, table))
-        , issue(of(postgres_lease_issue, table))
-        , wait_for_locks(of(postgres_wait_for_locks, table)) {}
+        : fresh(table_sql(postgres_lease_new, table))
+        , take(table_sql(postgres_lease_take, table))
+        , bury(table_sql(postgres_lease_bury, table))
+        , complete(table_sql(postgres_lease_complete, table))
+        , renew(table_sql(postgres_lease_renew, table))
+        , give_back(table_sql(postgres_lease_give_back, table))
+        , park(table_sql(postgres_lease_park, table))
+        , issue(table_sql(postgres_lease_issue, table))
+        , wait_for_locks(table_sql(postgres_wait_for_locks, table)) {}
 
     PqSql fresh, take, bury, complete, renew, give_back, park, issue, wait_for_locks;
-
-private:
-    static PqSql of(std::string_view pattern, std::string_view table) {
-        return PqSql(with_table(pattern, table));
-    }
 };
 
 } // namespace idem::inline v0::detail

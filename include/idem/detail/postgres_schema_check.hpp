@@ -5,6 +5,7 @@
 // Making the table of records, and saying all that is wrong with it.
 
 #include <idem/detail/postgres_core.hpp>
+#include <idem/detail/postgres_failure.hpp>
 
 #include <string>
 #include <string_view>
@@ -44,12 +45,6 @@ WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 [[nodiscard]] inline PqParameter regclass_parameter(std::string_view pattern,
                                                     std::string_view table) {
     return {.value = with_table(pattern, table)};
-}
-
-inline void require_ok(const PqLeg& leg, std::string_view doing) {
-    if (!leg.ok()) {
-        throw store_error(leg.sqlstate, leg.message, doing);
-    }
 }
 
 /// Invariant: at most one instance at a time makes it; the others wait, and find it made. Where it

@@ -191,27 +191,31 @@ SELECT count(*) FROM {table}
 WHERE scope = $1::bytea AND id = $2::bytea AND owner = $3::bytea AND state = 2
 )sql";
 
+[[nodiscard]] inline PqSql table_sql(std::string_view pattern, std::string_view table) {
+    return PqSql(with_table(pattern, table));
+}
+
 /// All of them, for one table.
 struct PostgresStatements {
     explicit PostgresStatements(std::string_view table)
-        : claim(of(postgres_claim, table))
-        , opening_claim(of(postgres_opening_claim, table))
-        , bound(of(postgres_bound, table))
-        , mark(of(postgres_mark, table))
-        , still_ours(of(postgres_still_ours, table))
-        , lock(of(postgres_lock, table))
-        , lock_one(of(postgres_lock_one, table))
-        , read(of(postgres_read, table))
-        , read_one(of(postgres_read_one, table))
-        , take(of(postgres_take, table))
-        , complete(of(postgres_complete, table))
-        , reopen(of(postgres_reopen, table))
-        , complete_many(of(postgres_complete_many, table))
-        , failure(of(postgres_failure, table))
-        , refund(of(postgres_refund, table))
-        , wait_for_lock(of(postgres_wait_for_lock, table))
-        , lock_timeout(of(postgres_lock_timeout, table))
-        , did_commit(of(postgres_did_commit, table)) {}
+        : claim(table_sql(postgres_claim, table))
+        , opening_claim(table_sql(postgres_opening_claim, table))
+        , bound(table_sql(postgres_bound, table))
+        , mark(table_sql(postgres_mark, table))
+        , still_ours(table_sql(postgres_still_ours, table))
+        , lock(table_sql(postgres_lock, table))
+        , lock_one(table_sql(postgres_lock_one, table))
+        , read(table_sql(postgres_read, table))
+        , read_one(table_sql(postgres_read_one, table))
+        , take(table_sql(postgres_take, table))
+        , complete(table_sql(postgres_complete, table))
+        , reopen(table_sql(postgres_reopen, table))
+        , complete_many(table_sql(postgres_complete_many, table))
+        , failure(table_sql(postgres_failure, table))
+        , refund(table_sql(postgres_refund, table))
+        , wait_for_lock(table_sql(postgres_wait_for_lock, table))
+        , lock_timeout(table_sql(postgres_lock_timeout, table))
+        , did_commit(table_sql(postgres_did_commit, table)) {}
 
     PqSql begin{"BEGIN ISOLATION LEVEL READ COMMITTED"};
     PqSql begin_repeatable_read{"BEGIN ISOLATION LEVEL REPEATABLE READ"};
@@ -222,11 +226,6 @@ struct PostgresStatements {
     PqSql back_to_message{"ROLLBACK TO SAVEPOINT idem_message"};
     PqSql claim, opening_claim, bound, mark, still_ours, lock, lock_one, read, read_one, take,
         complete, reopen, complete_many, failure, refund, wait_for_lock, lock_timeout, did_commit;
-
-private:
-    static PqSql of(std::string_view pattern, std::string_view table) {
-        return PqSql(with_table(pattern, table));
-    }
 };
 
 } // namespace idem::inline v0::detail

@@ -6,7 +6,6 @@
 
 #include <idem/detail/postgres_work.hpp>
 
-#include <charconv>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,10 +27,7 @@ public:
     }
     /// How many rows an INSERT, UPDATE, DELETE or MERGE changed, or a SELECT answered.
     [[nodiscard]] std::uint64_t affected() const noexcept {
-        const std::string_view text = PQcmdTuples(result_.get());
-        std::uint64_t number = 0;
-        std::from_chars(text.data(), text.data() + text.size(), number);
-        return number;
+        return detail::rows_changed(result_.get());
     }
     /// As the server writes it; a bytea as PQunescapeBytea reads it. Nothing for NULL.
     /// Throws: std::out_of_range.
