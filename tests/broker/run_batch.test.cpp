@@ -132,35 +132,94 @@ TEST(RunInBatches, a_handler_that_answers_too_few_gets_the_rest_again) {
     EXPECT_EQ(source.ids("ack"), (Ids{"0", "1"}));
 }
 
-TEST(RunInBatches, of_a_lane_no_more_than_one_is_in_a_batch) {
-    struct Laned : ScriptedSource {
-        [[nodiscard]] static std::uint64_t lane(const Delivery& delivery) { return delivery.lane; }
-    } source;
-    std::stop_source stop;
-    for (int i = 0; i < 12; ++i) {
-        source.put(Delivery{.id = std::to_string(i), .lane = static_cast<std::uint64_t>(i % 3)});
-    }
-    int settled = 0;
-    source.on_settle = [&](Delivery&, const Settlement&) {
-        if (++settled == 12) {
-            stop.request_stop();
+struct LanedBatches : ScriptedSource {
+    [[nodiscard]] static std::uint64_t lane(const Delivery& delivery) { return delivery.lane; }
+    /// Three lanes, in turn.
+    void put_each(int count) {
+        for (int i = 0; i < count; ++i) {
+            put(Delivery{.id = std::to_string(i), .lane = static_cast<std::uint64_t>(i % 3)});
         }
-        return Settled::yes;
-    };
+    }
+    void stop_after(std::stop_source& stop, int settlements) {
+        on_settle = [&stop, settlements, settled = 0](Delivery&, const Settlement&) mutable {
+            if (++settled == settlements) {
+                stop.request_stop();
+            }
+            return Settled::yes;
+        };
+    }
+};
+
+TEST(RunInBatches, r9_8_of_a_lane_several_are_in_a_batch_in_order_and_no_two_batches_at_a_time) {
+    LanedBatches source;
+    std::stop_source stop;
+    source.put_each(24);
+    source.stop_after(stop, 24);
     std::vector<std::size_t> sizes;
     auto handler = executes(sizes);
+    std::mutex mutex;
     std::vector<std::string> order[3];
+    std::set<std::uint64_t> at_work;
+    std::size_t most_of_a_lane = 0;
     handler.on_batch = [&](std::span<const Delivery> deliveries, const std::stop_token&) {
-        std::set<std::uint64_t> lanes;
+        const std::scoped_lock lock(mutex);
+        sizes.push_back(deliveries.size());
+        std::map<std::uint64_t, std::size_t> of;
         for (const auto& delivery : deliveries) {
-            EXPECT_TRUE(lanes.insert(delivery.lane).second) << "two of one lane";
             order[delivery.lane].push_back(delivery.id);
+            most_of_a_lane = std::max(most_of_a_lane, ++of[delivery.lane]);
+        }
+        for (const auto& [lane, count] : of) {
+            EXPECT_TRUE(at_work.insert(lane).second) << "lane " << lane << " in two batches";
         }
     };
-    run_virtually(source, handler, stop.get_token(), {.batch = 8});
-    EXPECT_EQ(order[0], (Ids{"0", "3", "6", "9"}));
-    EXPECT_EQ(order[1], (Ids{"1", "4", "7", "10"}));
-    EXPECT_EQ(order[2], (Ids{"2", "5", "8", "11"}));
+    handler.does = [&](const Delivery& delivery, const std::stop_token&) {
+        const std::scoped_lock lock(mutex);
+        at_work.erase(delivery.lane);
+        return verdict(Status::executed);
+    };
+    run_virtually(source, handler, stop.get_token(), {.concurrency = 2, .batch = 8});
+    EXPECT_EQ(order[0], (Ids{"0", "3", "6", "9", "12", "15", "18", "21"}));
+    EXPECT_EQ(order[1], (Ids{"1", "4", "7", "10", "13", "16", "19", "22"}));
+    EXPECT_EQ(order[2], (Ids{"2", "5", "8", "11", "14", "17", "20", "23"}));
+    EXPECT_GT(most_of_a_lane, 1U);
+}
+
+TEST(RunInBatches, r6_9_what_came_to_retry_behind_a_retry_of_its_lane_waits_behind_it_in_order) {
+    for (const auto& first : {verdict(Status::in_progress),
+                              failed(std::make_exception_ptr(RetryLater(1min))),
+                              store_failed(Fault::unavailable)}) {
+        LanedBatches source;
+        std::stop_source stop;
+        source.put_each(15);
+        source.stop_after(stop, 15);
+        std::vector<std::size_t> sizes;
+        auto handler = executes(sizes);
+        std::vector<std::string> seen; // of lane 0, executed
+        int tries = 0;
+        bool held = false;
+        handler.on_batch = [&](std::span<const Delivery>, const std::stop_token&) { held = false; };
+        handler.does = [&](const Delivery& delivery, const std::stop_token&) {
+            if (delivery.id == "3") {
+                held = ++tries <= 2;
+                if (held) {
+                    return first;
+                }
+            }
+            if (delivery.lane == 0 && held) { // as a strategy that keeps order answers
+                return verdict(Status::in_progress);
+            }
+            if (delivery.lane == 0) {
+                seen.push_back(delivery.id);
+            }
+            return verdict(Status::executed);
+        };
+        run_virtually(source, handler, stop.get_token(), {.batch = 16});
+        EXPECT_EQ(seen, (Ids{"0", "3", "6", "9", "12"}));
+        EXPECT_EQ(tries, 3);
+        EXPECT_EQ(source.ids("ack").size(), 15U);
+        EXPECT_TRUE(source.ids("retry").empty());
+    }
 }
 
 } // namespace

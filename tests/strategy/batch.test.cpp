@@ -238,6 +238,44 @@ TYPED_TEST(Batch, a_store_that_is_down_runs_nothing_and_the_observer_is_told) {
     EXPECT_GE(log.faults, 1U);
 }
 
+/// One of a partition's messages.
+idem::Identity placed(const Order& order) {
+    auto identity = identity_of(order);
+    identity.position = idem::Position{order.payload, 1, 1}; // the payload names the partition
+    return identity;
+}
+
+TYPED_TEST(Batch, r6_9_behind_one_that_comes_again_nothing_of_its_partition_starts) {
+    using Given = typename TestFixture::Context;
+    const auto bill = idem::IdempotentConsumer{this->store_, typename TestFixture::Strategy{}}.wrap(
+        "billing", &placed, [this](const Order& order, Given&) {
+            this->ran_.push_back(order.id);
+            if (this->failing_.count(order.id) != 0) {
+                std::rethrow_exception(this->failing_[order.id]);
+            }
+        });
+    this->let_fail("a-2");
+    const Orders orders{{"a-1", "a"}, {"a-2", "a"}, {"b-1", "b"}, {"a-3", "a"}, {"b-2", "b"}};
+    EXPECT_EQ(this->statuses(bill.batch(orders)),
+              "executed, failed, executed, in progress, executed");
+    EXPECT_EQ(this->ran_, (std::vector<std::string>{"a-1", "a-2", "b-1", "b-2"}));
+    EXPECT_EQ(this->store_.attempts("billing", "a-3"), 0U) << "r3_1: it did not start";
+    this->failing_.clear();
+    EXPECT_EQ(this->statuses(bill.batch(orders)),
+              "replayed, executed, replayed, executed, replayed");
+}
+
+TYPED_TEST(Batch, r6_9_a_message_that_is_given_up_lets_its_partition_go_on) {
+    using Given = typename TestFixture::Context;
+    const auto bill = idem::IdempotentConsumer{this->store_, typename TestFixture::Strategy{}}.wrap(
+        "billing", &placed, [](const Order& order, Given&) {
+            if (order.id == "a-1") {
+                throw idem::Unprocessable("no customer");
+            }
+        });
+    EXPECT_EQ(this->statuses(bill.batch(Orders{{"a-1", "a"}, {"a-2", "a"}})), "failed, executed");
+}
+
 // ---- leases
 
 class LeasedBatch : public Batch<Leased> {};
@@ -350,6 +388,22 @@ TEST_F(JoinedBatch, r6_7_at_most_64_messages_to_a_transaction) {
     EXPECT_EQ(store_.effects(), 130U);
     EXPECT_EQ(store_.script.count("begin"), 3U);
     EXPECT_EQ(store_.script.count("commit"), 3U);
+}
+
+TEST_F(JoinedBatch, r6_9_a_held_partition_stays_held_in_the_next_transaction) {
+    for (const std::size_t chunk : {1U, 2U, 64U}) {
+        ran_.clear();
+        const auto bill = idem::IdempotentConsumer{store_, idem::DedupTable{.chunk = chunk}}.wrap(
+            "billing/" + std::to_string(chunk), &placed, [this](const Order& order, Context&) {
+                ran_.push_back(order.id);
+                if (order.id == "a-1") {
+                    throw std::runtime_error("no stock");
+                }
+            });
+        const auto outcomes = bill.batch(Orders{{"a-1", "a"}, {"b-1", "b"}, {"a-2", "a"}});
+        EXPECT_EQ(statuses(outcomes), "failed, executed, in progress") << chunk;
+        EXPECT_EQ(ran_, (std::vector<std::string>{"a-1", "b-1"})) << chunk;
+    }
 }
 
 TEST_F(JoinedBatch, r6_7_duplicates_in_different_transactions_replay) {

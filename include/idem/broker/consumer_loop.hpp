@@ -84,12 +84,17 @@ private:
     bool collect(Job& job) {
         const bool ended = job.ended.load();
         const std::size_t finished = job.finished.load();
+        std::vector<bool> shelved;
         if (ended) { // first what did not start, for a retry goes in front of it
             for (std::size_t at = job.tasks.size(); at-- > finished;) {
                 custody_.shelve(job.take(at));
             }
+            shelved = shelve_behind_retries(job, finished);
         }
         for (; job.collected < finished; ++job.collected) {
+            if (!shelved.empty() && shelved[job.collected]) {
+                continue;
+            }
             const auto action = job.tasks[job.collected].settlement.action;
             if (in_order && !ended && action != Action::ack && action != Action::dead_letter) {
                 break; // the thread is about to end the job
@@ -106,6 +111,37 @@ private:
             progress_ = true;
         }
         return ended;
+    }
+    /// Of a batch, the retries that stand behind another of their lane: they wait behind it, as if
+    /// they had not started. Which they are; empty: none.
+    std::vector<bool> shelve_behind_retries(Job& job, std::size_t finished) {
+        std::vector<bool> behind;
+        if (!in_order || !job.is_batch()) {
+            return behind;
+        }
+        std::vector<std::uint64_t> lanes;
+        for (std::size_t at = job.collected; at < finished; ++at) {
+            const auto& task = job.tasks[at];
+            if (task.settlement.action != Action::retry || task.lost) {
+                continue;
+            }
+            bool waits = false;
+            for (const auto lane : lanes) {
+                waits = waits || lane == task.lane;
+            }
+            if (waits) {
+                behind.resize(finished);
+                behind[at] = true;
+            } else {
+                lanes.push_back(task.lane);
+            }
+        }
+        for (std::size_t at = behind.size(); at-- > job.collected;) {
+            if (behind[at]) {
+                custody_.shelve(job.take(at));
+            }
+        }
+        return behind;
     }
     void dispose(Task&& task) {
         note_store(task.settlement);

@@ -66,6 +66,8 @@ concept DeliveryHandler = requires(const H& handler,
 };
 
 /// One outcome per delivery, in order. It may throw StoreError, which is then the outcome of each.
+/// Of a lane several may be in a batch, in order; of those that come to retry the first is held and
+/// the others wait behind it, so a handler that keeps order starts none behind a failed one.
 template <class H, class S>
 concept BatchDeliveryHandler = DeliveryHandler<H, S> &&
     requires(const H& handler,

@@ -36,9 +36,9 @@ concept DeadlinedSource = requires(const S& source) {
     { source.deadline() } -> std::same_as<DeliveryDeadline>;
 };
 
-/// | lane(delivery)      | what must stay in order: of one lane, one is handled at a time, in the |
-/// |                     | order of receipt, and a held one holds all behind it. Never changes    |
-/// |                     | for a delivery                                                         |
+/// | lane(delivery)      | what must stay in order: of one lane, one is handled at a time, or one |
+/// |                     | batch, in the order of receipt, and a held one holds all behind it.    |
+/// |                     | Never changes for a delivery                                           |
 template <class S>
 concept LanedSource = requires(const S& source, const typename S::Delivery& delivery) {
     { source.lane(delivery) } -> std::same_as<std::uint64_t>;

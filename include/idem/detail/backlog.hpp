@@ -54,8 +54,8 @@ private:
     std::deque<Task> tasks_;
 };
 
-/// One task of a lane is out at a time, or a chain of them that is handled in order; the lane goes
-/// on when it is released.
+/// One task of a lane is out at a time, or a chain or batch of them that is handled in order; the
+/// lane goes on when it is released.
 template <class Task>
 class LaneBacklog {
 public:
@@ -70,10 +70,10 @@ public:
         }
         state.out = true;
     }
-    /// A handler is through with the lane's task: the lane goes on, unless the task is held.
+    /// A handler is through with the lane's tasks: the lane goes on, unless one of them is held.
     void finish(std::uint64_t lane) {
         const auto found = lanes_.find(lane);
-        if (found != lanes_.end() && !found->second.held) {
+        if (found != lanes_.end() && found->second.out && !found->second.held) {
             release(lane);
         }
     }
@@ -108,11 +108,11 @@ public:
         }
         return taken;
     }
-    /// One of a lane, for what comes after it must not overtake it.
+    /// In order of each lane, one lane after the other.
     [[nodiscard]] std::vector<Task> take_batch(std::size_t most) {
         std::vector<Task> taken;
         while (!ready_.empty() && taken.size() < most) {
-            take_lane(1, taken);
+            take_lane(most - taken.size(), taken);
         }
         return taken;
     }

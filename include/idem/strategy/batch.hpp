@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace idem::inline v0::detail {
@@ -59,6 +60,40 @@ inline Verdict follow(const Verdict& first,
     verdict.bytes = result;
     return verdict;
 }
+
+/// The partitions of which a message of this batch will come again: nothing behind it may overtake
+/// it (semantics.md 6.9). A request without a position stands in no order.
+class HeldPartitions {
+public:
+    [[nodiscard]] bool hold(const Request& request) const noexcept {
+        if (request.position) {
+            for (const auto partition : held_) {
+                if (partition == request.position->partition) {
+                    return true;
+                }
+            }
+        }
+        return false;
+    }
+    void note(const Request& request, const Verdict& verdict) {
+        if (request.position && !hold(request) && comes_again(verdict)) {
+            held_.push_back(request.position->partition);
+        }
+    }
+    /// Of what stands behind one that comes again. It did not start.
+    [[nodiscard]] static Verdict behind() {
+        Verdict verdict;
+        verdict.status = Status::in_progress;
+        return verdict;
+    }
+
+private:
+    static bool comes_again(const Verdict& verdict) {
+        return verdict.status == Status::in_progress ||
+               (verdict.status == Status::failed && !holds<Unprocessable>(verdict.error));
+    }
+    std::vector<std::string_view> held_; // of the requests
+};
 
 } // namespace idem::inline v0::detail
 

@@ -40,7 +40,7 @@ struct DedupTable {
 
     /// In order of arrival, a savepoint per message, the records of the succeeded ones last
     /// (semantics.md 6.7). A commit that fails is tried once more as a whole, then message by
-    /// message.
+    /// message. Behind one that will come again nothing of its partition starts (6.9).
     template <BatchTransactionalStore S>
     std::vector<Verdict> run(S& store,
                              std::span<const Request> requests,
@@ -144,6 +144,7 @@ std::vector<Verdict> DedupTable::run(S& store,
                                      std::span<const Work<typename S::Transaction>> works) const {
     std::vector<Verdict> verdicts;
     verdicts.reserve(requests.size());
+    detail::HeldPartitions held;
     const std::size_t most = chunk > 0 ? chunk : 1;
     while (verdicts.size() < requests.size()) {
         const std::size_t at = verdicts.size();
@@ -153,7 +154,7 @@ std::vector<Verdict> DedupTable::run(S& store,
             ++size; // one that was delivered before goes alone: it may be what crashes us
         }
         detail::TableBatch<DedupTable, S> batch(
-            *this, store, requests.subspan(at, size), works.subspan(at, size));
+            *this, store, requests.subspan(at, size), works.subspan(at, size), held);
         for (auto& verdict : size == 1 ? batch.run_singly() : batch.run()) {
             verdicts.push_back(std::move(verdict));
         }

@@ -71,11 +71,17 @@ public:
         claim();
         for (std::size_t i = 0; i < requests_.size(); ++i) {
             if (!calls_[i]) {
+                held_.note(requests_[i], verdicts_[firsts_[i]]);
                 continue;
             }
-            if (auto over = settle_fault([&] { return calls_[i]->run(works[i]); })) {
+            if (held_.hold(requests_[i])) {
+                auto left = settle_fault([&] { return std::optional(calls_[i]->leave()); });
+                verdicts_[i] = std::move(*left);
+                calls_[i].reset();
+            } else if (auto over = settle_fault([&] { return calls_[i]->run(works[i]); })) {
                 verdicts_[i] = std::move(*over);
                 calls_[i].reset();
+                held_.note(requests_[i], verdicts_[i]);
             } else {
                 results_[i] = works[i].result();
             }
@@ -158,6 +164,7 @@ private:
     std::span<const Request> requests_;
     const LeaseTerms& terms_;
     std::vector<std::size_t> firsts_;
+    HeldPartitions held_;
     std::vector<std::optional<LeasedCall<S>>> calls_;
     std::vector<Verdict> verdicts_;
     std::vector<std::string> results_;

@@ -59,10 +59,8 @@ public:
     /// Everything between claim and completion. A verdict: it is over. None: the handler succeeded
     /// and the call is to be completed.
     [[nodiscard]] std::optional<Verdict> run(const Work<Lease>& work) {
-        if (won_.takeover && terms_.takeover != Takeover::rerun) {
-            if (auto decided = decide_takeover()) {
-                return decided;
-            }
+        if (auto decided = decide_takeover()) {
+            return decided;
         }
         const auto least = min(terms_.min_remaining, terms_.lease / 2);
         if (request_.stop.stop_requested() || lease_.remaining() < least) {
@@ -75,6 +73,15 @@ public:
             return {};
         }
         return failed(std::move(error));
+    }
+
+    /// Instead of run(), for one whose turn has not come: the key is given back uncharged.
+    [[nodiscard]] Verdict leave() {
+        if (auto decided = decide_takeover()) {
+            return std::move(*decided);
+        }
+        give_back("not started", true);
+        return not_started();
     }
 
     /// Repeats a completion in doubt while the lease lasts: the store makes that harmless.
@@ -162,6 +169,9 @@ private:
         return verdict;
     }
     [[nodiscard]] std::optional<Verdict> decide_takeover() {
+        if (!won_.takeover || terms_.takeover == Takeover::rerun) {
+            return {};
+        }
         if (terms_.takeover == Takeover::ask) {
             std::string bytes;
             Effect effect = Effect::unknown;

@@ -28,11 +28,14 @@ public:
     TableBatch(const Strategy& strategy,
                S& store,
                std::span<const Request> requests,
-               std::span<const Work<Tx>> works)
+               std::span<const Work<Tx>> works,
+               HeldPartitions& held)
         : strategy_(strategy)
         , store_(store)
         , requests_(requests)
         , works_(works)
+        , before_(held)
+        , held_(held)
         , firsts_(first_of_each_key(requests)) {}
 
     std::vector<Verdict> run() {
@@ -48,8 +51,10 @@ public:
     }
     std::vector<Verdict> run_singly() {
         verdicts_.clear();
+        held_ = before_;
         for (std::size_t i = 0; i < requests_.size(); ++i) { // duplicates meet the first's record
-            verdicts_.push_back(single(i));
+            verdicts_.push_back(held_.hold(requests_[i]) ? held_.behind() : single(i));
+            held_.note(requests_[i], verdicts_[i]);
         }
         return std::move(verdicts_);
     }
@@ -61,6 +66,7 @@ private:
         results_.assign(requests_.size(), {});
         done_.clear();
         done_results_.clear();
+        held_ = before_;
         auto tx = store_.begin();
         bool committed = false;
         try {
@@ -92,9 +98,12 @@ private:
             return false;
         }
         for (std::size_t n = 0; n < of.size(); ++n) {
-            if (!handle_one(tx, asked[n], of[n], std::move(claims[n]))) {
+            if (held_.hold(requests_[of[n]])) {
+                verdicts_[of[n]] = held_.behind();
+            } else if (!handle_one(tx, asked[n], of[n], std::move(claims[n]))) {
                 return false;
             }
+            held_.note(requests_[of[n]], verdicts_[of[n]]);
         }
         return true;
     }
@@ -171,6 +180,8 @@ private:
     S& store_;
     std::span<const Request> requests_;
     std::span<const Work<Tx>> works_;
+    const HeldPartitions before_; // by what came before this chunk
+    HeldPartitions& held_;
     std::vector<std::size_t> firsts_;
     std::vector<Verdict> verdicts_;
     std::vector<std::string> results_;
