@@ -110,6 +110,8 @@ function(idem_install_package)
             ${PROJECT_BINARY_DIR}/idem-config.cmake
             ${PROJECT_BINARY_DIR}/idem-config-version.cmake
             cmake/FindHiredis.cmake
+            cmake/FindRabbitmqC.cmake
+            cmake/FindRdKafka.cmake
         DESTINATION ${IDEM_PACKAGE_DIR}
     )
 endfunction()

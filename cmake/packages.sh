@@ -4,9 +4,12 @@
 # and calls apt only when something is. No server that Debian would start by itself is started.
 
 packages_embedded=(g++ cmake ninja-build libsqlite3-dev)
-packages_clients=(libpq-dev libhiredis-dev)
+packages_clients=(libpq-dev libhiredis-dev librdkafka-dev librabbitmq-dev)
 packages_build=("${packages_embedded[@]}" "${packages_clients[@]}" libgtest-dev)
 packages_servers=(postgresql-15 pgbouncer redis-server)
+packages_rabbitmq=(rabbitmq-server)
+# Kafka is not in Debian: tests/support/kafka/fetch gets its jars with Maven.
+packages_kafka=(default-jre-headless maven)
 # libboost1.81-dev: the hash map that MemoryStore is measured against.
 packages_bench=(libboost1.81-dev)
 packages_tools=(ccache clang-14 clang-format-14 clang-tidy-14 git libclang-rt-14-dev)
