@@ -35,42 +35,37 @@ struct CallSite {
     std::string scope;
 };
 
-inline Identity merged(Identity identity, const Identity* facts) {
-    if (facts == nullptr) {
-        return identity;
-    }
+/// Fills what the key function left open.
+inline void fill(Identity& identity, const Identity& facts) {
     if (identity.fingerprint.algorithm == 0) {
-        identity.fingerprint = facts->fingerprint;
+        identity.fingerprint = facts.fingerprint;
     }
-    auto fill = [](auto& open, const auto& fact) {
+    auto take = [](auto& open, const auto& fact) {
         if (!open) {
             open = fact;
         }
     };
-    fill(identity.version, facts->version);
-    fill(identity.created, facts->created);
-    fill(identity.token, facts->token);
-    fill(identity.position, facts->position);
-    identity.redelivered = identity.redelivered || facts->redelivered;
-    return identity;
+    take(identity.version, facts.version);
+    take(identity.created, facts.created);
+    take(identity.token, facts.token);
+    take(identity.position, facts.position);
+    identity.redelivered = identity.redelivered || facts.redelivered;
 }
 
 /// Why a message cannot be handled at all; nothing was written.
 inline std::optional<Verdict> refusal(const Request& request) {
-    Verdict verdict;
-    verdict.status = Status::invalid;
-    if (verdict.detail = problem_of(request.key); !verdict.detail.empty()) {
-        return verdict;
+    if (!is_valid(request.key)) {
+        return Verdict{.status = Status::invalid, .detail = problem_of(request.key)};
     }
     if (request.token.size() > max_id) {
-        verdict.detail = "idem: token has " + std::to_string(request.token.size()) +
-                         " bytes; the limit is " + std::to_string(max_id);
-        return verdict;
+        return Verdict{.status = Status::invalid,
+                       .detail = "idem: token has " + std::to_string(request.token.size()) +
+                                 " bytes; the limit is " + std::to_string(max_id)};
     }
     if (request.created &&
         *request.created + request.retention < std::chrono::system_clock::now()) {
-        verdict.reason = reason::too_old; // absence of a record proves nothing
-        return verdict;
+        // absence of a record proves nothing
+        return Verdict{.status = Status::invalid, .reason = reason::too_old};
     }
     return {};
 }

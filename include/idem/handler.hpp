@@ -80,11 +80,11 @@ public:
     /// Throws: the handler's exception unchanged, what the key function throws, and StoreError.
     Outcome<result_type> operator()(const Message& message,
                                     std::stop_token stop = {}) const requires shareable {
-        return Call::rethrown(call(handler_, message, std::move(stop), nullptr));
+        return Call::rethrowing([&] { return call(handler_, message, std::move(stop), nullptr); });
     }
     Outcome<result_type> operator()(const Message& message,
                                     std::stop_token stop = {}) requires(!shareable) {
-        return Call::rethrown(call(handler_, message, std::move(stop), nullptr));
+        return Call::rethrowing([&] { return call(handler_, message, std::move(stop), nullptr); });
     }
 
     /// The same for loops: every exception becomes a `failed` outcome with error().
@@ -129,7 +129,7 @@ public:
     const {
         auto tx = site_.store->join(native);
         return Uncommitted<result_type>(
-            Call::rethrown(Call::within(site_, key_of_, handler_, tx, message)));
+            Call::rethrowing([&] { return Call::within(site_, key_of_, handler_, tx, message); }));
     }
 
 private:

@@ -116,13 +116,16 @@ struct HandlerCall {
         std::vector<Answer> outcomes;
         outcomes.reserve(messages.size());
         for (std::size_t i = 0; i < messages.size(); ++i) {
-            outcomes.push_back(outcome_of(std::move(verdicts[i]), bounds[i]));
+            auto value = value_of(verdicts[i], bounds[i]);
+            outcomes.emplace_back(std::move(verdicts[i]), std::move(value));
         }
         return outcomes;
     }
 
     /// A plain call gives the handler's exception back.
-    static Answer rethrown(Answer outcome) {
+    template <class Step>
+    static Answer rethrowing(const Step& step) {
+        Answer outcome = step();
         if (outcome.status() == Status::failed && outcome.error()) {
             std::rethrow_exception(outcome.error());
         }
@@ -152,17 +155,27 @@ private:
                           std::stop_token stop,
                           const Identity* facts,
                           const Run& run) {
-        const Identity identity = merged(identity_of(key_of, message), facts);
+        Identity identity = identity_of(key_of, message);
+        if (facts != nullptr) {
+            fill(identity, *facts);
+        }
         const auto request = request_of(site, identity, std::move(stop));
         BoundHandler<H, Message, Context> bound{handler, message, site.options.max_result};
         const auto started = start_of(site);
-        auto verdict = refusal(request);
-        if (!verdict) {
-            verdict = told(
-                site, {&request, 1}, started, [&] { return run(request, Work<Context>(bound)); });
-        }
-        tell(site, request.key, *verdict, bound.omitted, started);
-        return outcome_of(std::move(*verdict), bound);
+        return Answer(
+            std::in_place,
+            [&]() -> Verdict {
+                if (auto refused = refusal(request)) {
+                    return std::move(*refused);
+                }
+                return told(site, {&request, 1}, started, [&] {
+                    return run(request, Work<Context>(bound));
+                });
+            },
+            [&](const Verdict& verdict) {
+                tell(site, request.key, verdict, bound.omitted, started);
+                return value_of(verdict, bound);
+            });
     }
 
     template <class KeyOf>
@@ -181,7 +194,10 @@ private:
                                            const Identity* facts,
                                            std::vector<Identity>& identities) {
         try {
-            identities.push_back(merged(identity_of(key_of, message), facts));
+            identities.push_back(identity_of(key_of, message));
+            if (facts != nullptr) {
+                fill(identities.back(), *facts);
+            }
             return {};
         } catch (...) {
             return failed_verdict(std::current_exception(), 0);
@@ -202,21 +218,20 @@ private:
         return request;
     }
     template <class AnyBound>
-    static Answer outcome_of(Verdict verdict, AnyBound& bound) {
-        if (verdict.status != Status::replayed) {
-            const bool failure_value = // the caller's to see
-                FailureValued<result_type> && verdict.status == Status::failed && !verdict.error;
-            if (verdict.status != Status::executed && !failure_value) {
-                bound.value.reset(); // of a run that was rolled back
+    static std::optional<typename Bound::Held> value_of(const Verdict& verdict, AnyBound& bound) {
+        if (verdict.status == Status::replayed) {
+            if constexpr (std::is_void_v<result_type>) {
+                return std::true_type{};
+            } else {
+                return decoded(verdict.bytes);
             }
-            return Answer(std::move(verdict), std::move(bound.value));
         }
-        if constexpr (std::is_void_v<result_type>) {
-            return Answer(std::move(verdict), std::true_type{});
-        } else {
-            auto value = decoded(verdict.bytes);
-            return Answer(std::move(verdict), std::move(value));
+        const bool failure_value = // the caller's to see
+            FailureValued<result_type> && verdict.status == Status::failed && !verdict.error;
+        if (verdict.status == Status::executed || failure_value) {
+            return std::move(bound.value);
         }
+        return {}; // of a run that was rolled back, if any
     }
     /// None where another release wrote something that this result type cannot read.
     static std::optional<typename Bound::Held> decoded(const std::string& stored) {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <thread>
 #include <time.h>
@@ -41,15 +42,20 @@ struct Beating {
     TicketState (*renew)(void* store, const void* ticket, milliseconds lease);
     std::chrono::nanoseconds (*lease_now)() noexcept; // the clock that the lease's owner reads
     milliseconds lease;
-    BootClock::time_point due;
-    BootClock::time_point give_up; // max_handler_time: a hung handler must not hold a key for ever
+    milliseconds at_most; // max_handler_time: a hung handler must not hold a key for ever
     std::atomic<std::chrono::nanoseconds::rep>* renewed_at;
-    std::stop_source* lost;
+    void* lost;
+    void (*request_stop)(void* lost);
+    std::optional<BootClock::time_point> due{}; // none: not seen by the thread yet
+    BootClock::time_point give_up{};
     Beating* next = nullptr;
     Beating* previous = nullptr;
 };
 
 /// The thread and the leases that it renews. Started by the first lease.
+/// Most leases end long before they would be renewed, so that adding one must cost little: it asks
+/// no clock and wakes nobody. The thread looks by itself, several times in the shortest lease, for
+/// as long as any come.
 class Pulse {
 public:
     Pulse() = default;
@@ -59,14 +65,19 @@ public:
 
     void add(Beating& beating) {
         const std::scoped_lock lock(mutex_);
+        if (!thread_.joinable()) { // first, as it may throw
+            thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+        }
         beating.next = first_;
         if (first_ != nullptr) {
             first_->previous = &beating;
         }
         first_ = &beating;
-        if (!thread_.joinable()) {
-            thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
-        } else if (beating.due < wakes_at_) { // else the thread wakes up in time by itself
+        added_ = true;
+        const auto nap = beating.lease / 6 + milliseconds{1};
+        if (nap < nap_) { // else the thread looks in time
+            nap_ = nap;
+            looked_ = BootClock::now();
             hurry_ = true;
             changed_.notify_all();
         }
@@ -92,28 +103,46 @@ private:
     void run(const std::stop_token& stop) {
         std::unique_lock lock(mutex_);
         while (!stop.stop_requested()) {
-            Beating* soonest = first_;
-            for (Beating* each = first_; each != nullptr; each = each->next) {
-                soonest = each->due < soonest->due ? each : soonest;
+            const auto now = BootClock::now();
+            Beating* const soonest = look(now);
+            if (soonest != nullptr && *soonest->due <= now) {
+                beat(lock, *soonest);
+                continue;
             }
             hurry_ = false;
-            if (soonest == nullptr) {
-                wakes_at_ = BootClock::time_point::max();
+            if (soonest == nullptr && !added_) { // none came since the last look
+                nap_ = forever;
                 changed_.wait(lock, stop, [this] { return hurry_; });
-            } else if (const auto now = BootClock::now(); soonest->due > now) {
-                wakes_at_ = soonest->due;
-                changed_.wait_for(lock, stop, soonest->due - now, [this] { return hurry_; });
-            } else {
-                beat(lock, *soonest);
+                continue;
             }
+            added_ = false;
+            const auto until =
+                soonest != nullptr && *soonest->due < now + nap_ ? *soonest->due : now + nap_;
+            changed_.wait_for(lock, stop, until - now, [this] { return hurry_; });
         }
+    }
+    /// The one whose turn comes next, if any.
+    Beating* look(BootClock::time_point now) noexcept {
+        Beating* soonest = nullptr;
+        for (Beating* each = first_; each != nullptr; each = each->next) {
+            if (!each->due) { // it came after the last look
+                each->give_up = now + each->at_most;
+                set_due(*each, looked_ + each->lease / 3);
+            }
+            soonest = soonest == nullptr || *each->due < *soonest->due ? each : soonest;
+        }
+        looked_ = now;
+        return soonest;
+    }
+    static void set_due(Beating& one, BootClock::time_point time) noexcept {
+        one.due = time < one.give_up ? time : one.give_up;
     }
     void beat(std::unique_lock<std::mutex>& lock, Beating& one) {
         busy_ = &one;
         lock.unlock();
         const bool keeps = renew(one);
         if (!keeps) {
-            one.lost->request_stop(); // outside the lock: runs the handler's own stop callbacks
+            one.request_stop(one.lost); // outside the lock: runs the handler's own stop callbacks
         }
         lock.lock();
         if (!keeps) {
@@ -134,22 +163,26 @@ private:
                 return false;
             }
         } catch (const std::exception&) { // not known: again soon, as long as the lease lasts
-            one.due = now + one.lease / 10;
+            set_due(one, now + one.lease / 10);
             const auto held_since = std::chrono::nanoseconds(one.renewed_at->load());
             return sent - held_since < one.lease;
         }
         one.renewed_at->store(sent.count());
-        one.due = now + one.lease / 3;
+        set_due(one, now + one.lease / 3);
         return true;
     }
+
+    static constexpr milliseconds forever = milliseconds::max();
 
     std::mutex mutex_;
     std::condition_variable_any changed_;
     Beating* first_ = nullptr;
     Beating* busy_ = nullptr;
-    bool hurry_ = false;
-    BootClock::time_point wakes_at_ = BootClock::time_point::max();
-    std::jthread thread_; // last: joined before what it uses goes
+    bool hurry_ = false;             // the thread is to look now
+    bool added_ = false;             // since it looked
+    milliseconds nap_ = forever;     // how long it sleeps at most
+    BootClock::time_point looked_{}; // when it did, or came to know that it must
+    std::jthread thread_;            // last: joined before what it uses goes
 };
 
 } // namespace detail
@@ -157,7 +190,10 @@ private:
 /// A lease that is renewed as long as this lives. Neither copied nor moved.
 class [[nodiscard]] Beat {
 public:
-    Beat(detail::Pulse& pulse, const detail::Beating& beating) : pulse_(pulse), beating_(beating) {
+    /// `make()` returns the detail::Beating, which is made in place.
+    template <class Make>
+    Beat(detail::Pulse& pulse, const Make& make) : pulse_(pulse)
+                                                 , beating_(make()) {
         pulse_.add(beating_);
     }
     Beat(const Beat&) = delete;
@@ -176,34 +212,35 @@ class Heartbeat {
 public:
     explicit Heartbeat(S& store) noexcept : store_(store) {}
 
-    /// Renews at a third of `lease`, for `at_most` in all. When the ticket is outdated, the lease
-    /// ran out unrenewed, or `at_most` is over, `lost` is asked to stop. `renewed_at` holds the
-    /// send time of the last success, by `lease_now`. All references outlive the Beat.
+    /// Renews within each third of `lease`, for `at_most` in all. When the ticket is outdated, the
+    /// lease ran out unrenewed, or `at_most` is over, `lost.request_stop()` is called, once.
+    /// `renewed_at` holds the send time of the last success, by `lease_now`. All references outlive
+    /// the Beat.
     /// Cost: one round trip per third of the lease.
-    template <class Ticket>
+    template <class Ticket, class Lost>
     Beat keep(const Ticket& ticket,
               milliseconds lease,
               milliseconds at_most,
-              std::stop_source& lost,
+              Lost& lost,
               std::atomic<std::chrono::nanoseconds::rep>& renewed_at,
               std::chrono::nanoseconds (*lease_now)() noexcept) {
-        const auto now = BootClock::now();
-        constexpr milliseconds a_year = std::chrono::hours{24 * 365}; // so that the sum fits
-        const auto give_up = now + (at_most < a_year ? at_most : a_year);
-        return {pulse_,
-                {.store = &store_,
-                 .ticket = &ticket,
-                 .renew =
-                     [](void* store, const void* held, milliseconds time) {
-                         return static_cast<S*>(store)->renew(*static_cast<const Ticket*>(held),
-                                                              time);
-                     },
-                 .lease_now = lease_now,
-                 .lease = lease,
-                 .due = now + lease / 3,
-                 .give_up = give_up,
-                 .renewed_at = &renewed_at,
-                 .lost = &lost}};
+        constexpr milliseconds a_year = std::chrono::hours{24 * 365}; // so that a sum fits
+        return Beat(pulse_, [&] {
+            return detail::Beating{
+                .store = &store_,
+                .ticket = &ticket,
+                .renew =
+                    [](void* store, const void* held, milliseconds time) {
+                        return static_cast<S*>(store)->renew(*static_cast<const Ticket*>(held),
+                                                             time);
+                    },
+                .lease_now = lease_now,
+                .lease = lease,
+                .at_most = at_most < a_year ? at_most : a_year,
+                .renewed_at = &renewed_at,
+                .lost = &lost,
+                .request_stop = [](void* one) { static_cast<Lost*>(one)->request_stop(); }};
+        });
     }
 
 private:

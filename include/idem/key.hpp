@@ -29,6 +29,10 @@ struct Key {
     bool operator==(const Key&) const = default;
 };
 
+[[nodiscard]] inline bool is_valid(const Key& key) noexcept {
+    return !key.scope.empty() && key.scope.size() <= max_scope && !key.id.empty() &&
+           key.id.size() <= max_id;
+}
 /// What is wrong with a key, naming field and limit; empty where nothing is.
 [[nodiscard]] inline std::string problem_of(const Key& key) {
     auto too_long = [](const char* field, std::size_t size, std::size_t limit) {
@@ -53,8 +57,8 @@ struct Key {
 /// For stores: refuses a key past the limits before anything is written.
 /// Throws: std::invalid_argument naming the field and the limit.
 inline void require_valid(const Key& key) {
-    if (auto problem = problem_of(key); !problem.empty()) {
-        throw std::invalid_argument(problem);
+    if (!is_valid(key)) {
+        throw std::invalid_argument(problem_of(key));
     }
 }
 

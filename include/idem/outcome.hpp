@@ -116,6 +116,7 @@ inline Settlement Verdict::settlement() const {
 
 namespace detail {
 inline constexpr char omitted_mark = '\0', value_mark = '\1';
+inline constexpr std::string_view omitted_text{&omitted_mark, 1};
 } // namespace detail
 
 /// The stored form of a result, so that void, a value (also an empty one) and an omitted result are
@@ -129,7 +130,7 @@ inline constexpr char omitted_mark = '\0', value_mark = '\1';
 /// The stored form of a result that is not kept: too large, or its Codec threw. A duplicate of it
 /// is `skipped`.
 [[nodiscard]] inline std::string omitted_result() {
-    return {detail::omitted_mark};
+    return std::string(detail::omitted_text);
 }
 [[nodiscard]] inline bool is_omitted(std::string_view stored) noexcept {
     return stored.size() == 1 && stored.front() == detail::omitted_mark;
@@ -147,6 +148,12 @@ public:
     explicit Outcome(Verdict verdict, std::optional<Held> value = {})
         : verdict_(std::move(verdict))
         , value_(std::move(value)) {}
+    /// Made in place: the verdict is what `run()` returns, and the value what `value_of(verdict)`
+    /// then does.
+    template <class Run, class ValueOf>
+    Outcome(std::in_place_t, const Run& run, const ValueOf& value_of)
+        : verdict_(run())
+        , value_(value_of(std::as_const(verdict_))) {}
 
     [[nodiscard]] Status status() const noexcept { return verdict_.status; }
     /// What to tell the broker. Total: every outcome has one.

@@ -26,7 +26,7 @@ public:
     Custody(S& source, Observer* observer, std::size_t hold)
         : source_(source, observer)
         , keeper_(source_)
-        , hold_(hold) {}
+        , hold_(hold < source_.most_held() ? hold : source_.most_held()) {}
 
     [[nodiscard]] GuardedSource<S, Clock>& source() noexcept { return source_; }
     [[nodiscard]] const GuardedSource<S, Clock>& source() const noexcept { return source_; }

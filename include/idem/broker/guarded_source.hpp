@@ -45,6 +45,13 @@ public:
             return {};
         }
     }
+    [[nodiscard]] std::size_t most_held() const {
+        if constexpr (HoldBoundSource<S>) {
+            return source_.most_held();
+        } else {
+            return ~std::size_t{0};
+        }
+    }
     [[nodiscard]] std::uint64_t lane(const Delivery& delivery) const {
         if constexpr (LanedSource<S>) {
             return source_.lane(delivery);

@@ -80,7 +80,7 @@ struct RunOptions {
     std::size_t concurrency = 1;  ///< handlers at a time, each on a thread of its own
     std::size_t batch = 1;        ///< above 1: up to so many deliveries per call of batch()
     milliseconds poll{100};       ///< the longest wait for deliveries, so for the stop token too
-    std::size_t hold = 64;        ///< deliveries kept here until their retry is due; not of lanes
+    std::size_t hold = 64;        ///< kept here until their retry is due, at most; not of lanes
     milliseconds grace{30'000};   ///< for handlers at work when the stop comes
     Observer* observer = nullptr; ///< borrowed
 };

@@ -52,6 +52,13 @@ concept PausableSource = LanedSource<S> && requires(S& source, std::uint64_t lan
     source.resume(lane);
 };
 
+/// | most_held()         | how many may be held here until their retry is due: where held ones    |
+/// |                     | take the place of new ones (a prefetch)                                |
+template <class S>
+concept HoldBoundSource = requires(const S& source) {
+    { source.most_held() } -> std::same_as<std::size_t>;
+};
+
 /// | acknowledge(those)  | settle(delivery, ack) of each, in one round trip; the answers in order |
 template <class S>
 concept BulkAckSource = requires(S& source, std::span<typename S::Delivery* const> deliveries) {

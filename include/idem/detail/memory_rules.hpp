@@ -81,7 +81,7 @@ public:
         if (place->state() != State::in_progress) {
             return TicketState::outdated;
         }
-        const bool nul = result == nul_text();
+        const bool nul = result.size() == 1 && result.front() == '\0';
         if (!result.empty() && !nul) {
             keep_result(place, result);
         }

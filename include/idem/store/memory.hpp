@@ -30,7 +30,7 @@ struct MemoryOptions {
     /// key throws likewise; the result of a handler that ran is always kept.
     std::size_t max_bytes = 0;
     /// Keep a digest of scope and id, 128 bits under a random key, instead of the text. A record
-    /// without result and fingerprint then takes some 55 bytes, else their size and 16 more. Two
+    /// without result and fingerprint then takes some 57 bytes, else their size and 32 more. Two
     /// of n keys share a digest, so that one message is lost, with a probability of n² / 2^129.
     bool compact = false;
     /// At the bound, forget a completed record instead; a duplicate of it runs again. The one

@@ -37,10 +37,8 @@ struct AtMostOnce {
             return verdict;
         }
         IDEM_FAILPOINT("at most once: claimed");
-        if (store.complete(won->ticket, omitted_result()) == TicketState::outdated) {
-            Verdict overtaken;
-            overtaken.status = Status::skipped;
-            return overtaken;
+        if (store.complete(won->ticket, detail::omitted_text) == TicketState::outdated) {
+            return {.status = Status::skipped};
         }
         IDEM_FAILPOINT("at most once: recorded");
         NoContext none;
@@ -48,9 +46,7 @@ struct AtMostOnce {
         if (!detail::run_handler(work, none, error)) {
             return detail::failed_verdict(std::move(error), won->attempt);
         }
-        Verdict verdict;
-        verdict.attempts = won->attempt;
-        return verdict;
+        return detail::executed_verdict(won->attempt, false);
     }
 };
 

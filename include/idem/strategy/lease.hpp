@@ -10,9 +10,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace idem::inline v0 {
 
@@ -29,6 +32,49 @@ std::chrono::nanoseconds lease_now() noexcept {
         return BootClock::now().time_since_epoch();
     }
 }
+
+/// The stop of one call under a lease. Made once somebody asks for its token: most handlers do not.
+/// Concurrency: any number of threads.
+class LeaseStop {
+public:
+    /// `outer`: another reason to stop.
+    explicit LeaseStop(std::stop_token outer) noexcept : outer_(std::move(outer)) {}
+    LeaseStop(const LeaseStop&) = delete;
+    LeaseStop& operator=(const LeaseStop&) = delete;
+
+    [[nodiscard]] std::stop_token token() {
+        const std::scoped_lock lock(mutex_);
+        if (!source_.stop_possible()) {
+            source_ = std::stop_source();
+            forward_.emplace(outer_, Forward{source_});
+            if (requested_) {
+                source_.request_stop();
+            }
+        }
+        return source_.get_token();
+    }
+    void request_stop() noexcept {
+        std::stop_source source(std::nostopstate);
+        {
+            const std::scoped_lock lock(mutex_);
+            requested_ = true;
+            source = source_;
+        }
+        source.request_stop(); // outside the lock: runs the handler's own callbacks
+    }
+
+private:
+    struct Forward {
+        std::stop_source source;
+        void operator()() noexcept { source.request_stop(); }
+    };
+
+    std::stop_token outer_;
+    std::mutex mutex_;
+    std::stop_source source_{std::nostopstate};
+    bool requested_ = false;
+    std::optional<std::stop_callback<Forward>> forward_;
+};
 
 inline void absorb_part(std::string& all, std::string_view part) {
     for (unsigned shift = 0; shift < 64; shift += 8) {
@@ -50,14 +96,14 @@ public:
           milliseconds length,
           Clock now,
           const std::atomic<std::chrono::nanoseconds::rep>& renewed_at,
-          std::stop_token stop) noexcept
+          detail::LeaseStop& stop) noexcept
         : key_(key)
         , fence_(fence)
         , attempt_(attempt)
         , length_(length)
         , now_(now)
         , renewed_at_(renewed_at)
-        , stop_(std::move(stop)) {}
+        , stop_(stop) {}
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
 
@@ -68,7 +114,8 @@ public:
     [[nodiscard]] unsigned attempt() const noexcept { return attempt_; }
     /// Asked to stop when the lease or the delivery is lost, max_handler_time is over, or the
     /// process stops.
-    [[nodiscard]] std::stop_token stop_token() const noexcept { return stop_; }
+    /// Throws: std::bad_alloc.
+    [[nodiscard]] std::stop_token stop_token() const { return stop_.token(); }
     /// How long nobody else can own the key, counted from before the last successful claim or
     /// renewal was sent, less a margin for the drift of two clocks. Negative: over.
     [[nodiscard]] milliseconds remaining() const noexcept {
@@ -107,7 +154,7 @@ private:
     milliseconds length_;
     Clock now_;
     const std::atomic<std::chrono::nanoseconds::rep>& renewed_at_;
-    std::stop_token stop_;
+    detail::LeaseStop& stop_;
 };
 
 /// What to do with a key whose earlier owner ran out of its lease, or whose handler threw anything

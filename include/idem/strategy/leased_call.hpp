@@ -12,7 +12,6 @@
 #include <atomic>
 #include <chrono>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -43,14 +42,14 @@ public:
         , terms_(terms)
         , won_(std::move(won))
         , renewed_at_(sent.count())
-        , forward_(request.stop, RequestStop{&lost_})
+        , stop_(request.stop)
         , lease_(request.key,
                  won_.fence,
                  won_.attempt,
                  terms.lease,
                  &lease_now<S>,
                  renewed_at_,
-                 lost_.get_token()) {
+                 stop_) {
         start_beat();
     }
     LeasedCall(const LeasedCall&) = delete;
@@ -112,10 +111,7 @@ public:
                              "result was recorded; use a longer lease, or look for a stalled "
                              "handler");
         }
-        Verdict verdict;
-        verdict.attempts = won_.attempt;
-        verdict.takeover = won_.takeover;
-        return verdict;
+        return executed_verdict(won_.attempt, won_.takeover);
     }
 
     /// Ends the heartbeat and hands out the ticket, for a completion together with others.
@@ -141,10 +137,6 @@ public:
     }
 
 private:
-    struct RequestStop {
-        std::stop_source* lost;
-        void operator()() const noexcept { lost->request_stop(); }
-    };
     static milliseconds min(milliseconds a, milliseconds b) { return a < b ? a : b; }
 
     void start_beat() {
@@ -211,7 +203,7 @@ private:
             : beat(heartbeat.keep(call.won_.ticket,
                                   call.terms_.lease,
                                   call.request_.max_handler_time,
-                                  call.lost_,
+                                  call.stop_,
                                   call.renewed_at_,
                                   &lease_now<S>)) {}
         Beat beat;
@@ -222,8 +214,7 @@ private:
     const LeaseTerms& terms_;
     Claimed<Ticket> won_;
     std::atomic<std::chrono::nanoseconds::rep> renewed_at_;
-    std::stop_source lost_;
-    std::stop_callback<RequestStop> forward_;
+    LeaseStop stop_;
     Lease lease_;
     std::optional<Kept> beat_; // last: ended before what it points to goes
 };

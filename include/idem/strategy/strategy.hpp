@@ -178,6 +178,13 @@ inline std::string what_of(const std::exception_ptr& error) {
     }
 }
 
+inline Verdict executed_verdict(unsigned attempts, bool takeover) {
+    Verdict verdict;
+    verdict.attempts = attempts;
+    verdict.takeover = takeover;
+    return verdict;
+}
+
 inline Verdict failed_verdict(std::exception_ptr error, unsigned attempts) {
     Verdict verdict;
     verdict.status = Status::failed;
