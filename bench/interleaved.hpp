@@ -51,6 +51,7 @@ struct Variant {
     /// Called over and over by each thread, with its number; returns how many operations it did.
     std::function<std::uint64_t(unsigned thread)> step;
     std::optional<Target> target{};
+    std::function<void()> prepare{}; ///< before each slice, in no time: what it is to consume
 };
 
 /// What is compared: the first variant is the measure of the others.
@@ -121,6 +122,9 @@ struct Series {
 [[nodiscard]] inline Slice
 run_slice(const Row& row, const Variant& variant, std::chrono::duration<double> length) {
     using Clock = std::chrono::steady_clock;
+    if (variant.prepare) {
+        variant.prepare();
+    }
     Slice slice;
     std::exception_ptr failure;
     std::mutex mutex;

@@ -6,8 +6,6 @@
 
 #include <idem/store/sqlite.hpp>
 
-#include <sqlite3.h>
-
 #include <algorithm>
 #include <chrono>
 #include <exception>
@@ -15,7 +13,6 @@
 #include <fstream>
 #include <iostream>
 #include <limits>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -23,48 +20,12 @@
 
 #include "../tests/support/child_process.hpp"
 #include "../tests/support/temporary_directory.hpp"
+#include "database.hpp"
 #include "demo.hpp"
 #include "tally.hpp"
 
 using idem::testing_support::ChildProcess;
 using idem::testing_support::TemporaryDirectory;
-
-class Database {
-public:
-    explicit Database(const std::string& path) {
-        sqlite3* opened = nullptr;
-        const int code = sqlite3_open(path.c_str(), &opened);
-        handle_.reset(opened);
-        if (code != SQLITE_OK) {
-            throw std::runtime_error(path + ": " + sqlite3_errmsg(opened));
-        }
-        sqlite3_busy_timeout(opened, 60'000);
-    }
-    std::int64_t number(const std::string& sql) {
-        std::int64_t answer = 0;
-        char* error = nullptr;
-        sqlite3_exec(
-            handle_.get(),
-            sql.c_str(),
-            [](void* into, int, char** columns, char**) {
-                *static_cast<std::int64_t*>(into) =
-                    columns[0] == nullptr ? 0 : std::atoll(columns[0]);
-                return 0;
-            },
-            &answer,
-            &error);
-        if (error != nullptr) {
-            throw std::runtime_error(sql + ": " + error);
-        }
-        return answer;
-    }
-
-private:
-    struct Close {
-        void operator()(sqlite3* handle) const { sqlite3_close(handle); }
-    };
-    std::unique_ptr<sqlite3, Close> handle_;
-};
 
 constexpr const char* tables =
     "PRAGMA journal_mode=WAL;"

@@ -84,6 +84,9 @@ struct HandlerCall {
         std::vector<std::size_t> of;
         identities.reserve(messages.size());
         bounds.reserve(messages.size());
+        requests.reserve(messages.size());
+        works.reserve(messages.size());
+        of.reserve(messages.size());
         for (std::size_t i = 0; i < messages.size(); ++i) {
             bounds.push_back({handler, messages[i], site.options.max_result});
             const Identity* known = i < facts.size() ? &facts[i] : nullptr;

@@ -16,9 +16,11 @@
 #include <idem/outcome.hpp>
 #include <idem/store/memory.hpp>
 #include <idem/strategy/at_most_once.hpp>
+#include <idem/strategy/broker_transaction.hpp>
 #include <idem/strategy/dedup_table.hpp>
 #include <idem/strategy/distributed_lock.hpp>
 #include <idem/strategy/naturally_idempotent.hpp>
+#include <idem/strategy/offset_fence.hpp>
 #include <idem/strategy/one_time_token.hpp>
 #include <idem/strategy/strategy.hpp>
 #include <idem/version.hpp>

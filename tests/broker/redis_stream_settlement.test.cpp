@@ -13,6 +13,7 @@ using namespace idem::broker_tests;
 class RedisStreamBroker {
 public:
     using Source = idem::RedisStreamSource;
+    static constexpr bool keeps_order = false;
     static std::string missing() {
         const auto why = RedisServer::missing();
         if (!why.empty() && idem::testing_support::servers_required()) {

@@ -229,6 +229,7 @@ TEST_F(PostgresRefusal, a_role_without_rights_is_rejected_and_verify_names_them)
     outside().run("REVOKE ALL ON idem_record FROM " + role);
     expect(refusal(store), Fault::rejected, "GRANT");
     outside().run("GRANT SELECT, INSERT, UPDATE, DELETE ON idem_record TO " + role);
+    outside().run("GRANT SELECT, INSERT, UPDATE ON idem_record_offset TO " + role);
     outside().run("GRANT USAGE ON SEQUENCE idem_record_fence TO " + role);
     PostgresStore granted(conninfo_override_);
     granted.verify();

@@ -57,7 +57,9 @@ public:
             custody_.extend(jobs_, now_);
             receive();
             start();
-            if (!progress_) {
+            if (progress_) {
+                quiet_ = shortest;
+            } else {
                 wait();
             }
         }
@@ -230,7 +232,6 @@ private:
             now_ = Clock::now();
         }
         progress_ = progress_ || waits || !received.empty();
-        quiet_ = progress_ ? milliseconds{1} : quiet_ * 2;
         for (auto& delivery : received) {
             custody_.take_in(std::move(delivery), now_);
         }
@@ -257,8 +258,7 @@ private:
             as_batch = options_.batch > 1 && !probing;
         }
         // Chains grow with what waits, so that quick handlers are not handed their work one by one.
-        const std::size_t share = shelf.waiting() / (4 * options_.concurrency) + 1;
-        const std::size_t chain = probing ? 1 : (share < 32 ? share : 32);
+        const std::size_t chain = probing ? 1 : shelf.waiting() / (4 * options_.concurrency) + 1;
         auto tasks = as_batch ? shelf.take_batch(options_.batch) : shelf.take_chain(chain);
         jobs_.push_back(std::make_unique<Job>(std::move(tasks), as_batch));
         if (probing) {
@@ -270,7 +270,7 @@ private:
     }
     void wait() {
         quiet_ = quiet_ < options_.poll ? quiet_ : options_.poll;
-        auto until = custody_.shelf().next_due(now_ + (room() > 0 ? quiet_ : options_.poll));
+        auto until = custody_.shelf().next_due(now_ + quiet_);
         auto sooner = [&](Time time) { until = time > now_ && time < until ? time : until; };
         sooner(custody_.extends_at());
         sooner(store_.until());
@@ -278,7 +278,9 @@ private:
         if (stopping_) {
             sooner(grace_until_);
         }
-        threads_.template wait<Clock>(until);
+        // Quick handlers finish a chain meanwhile; each of the slow ones is settled at once.
+        threads_.template wait<Clock>(until, quiet_ > shortest);
+        quiet_ *= 2;
     }
 
     const Options options_;
@@ -288,7 +290,8 @@ private:
     StoreGate<Clock> store_;
     Pace<Clock> pace_;
     Time now_{}, grace_until_{};
-    milliseconds quiet_{1};
+    static constexpr milliseconds shortest{1};
+    milliseconds quiet_ = shortest; // since when nothing happened, about
     bool stopping_ = false, grace_over_ = false, progress_ = false;
     HandlerThreads<Handler, Job, in_order, batches> threads_; // last: joined before the jobs go
 };

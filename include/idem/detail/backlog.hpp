@@ -45,6 +45,7 @@ public:
 private:
     std::vector<Task> take(std::size_t most) {
         std::vector<Task> taken;
+        taken.reserve(most < tasks_.size() ? most : tasks_.size());
         while (!tasks_.empty() && taken.size() < most) {
             taken.push_back(std::move(tasks_.front()));
             tasks_.pop_front();
@@ -104,6 +105,7 @@ public:
     [[nodiscard]] std::vector<Task> take_chain(std::size_t longest) {
         std::vector<Task> taken;
         if (!ready_.empty()) {
+            taken.reserve(longest < size_ ? longest : size_);
             take_lane(longest, taken);
         }
         return taken;
@@ -111,6 +113,7 @@ public:
     /// In order of each lane, one lane after the other.
     [[nodiscard]] std::vector<Task> take_batch(std::size_t most) {
         std::vector<Task> taken;
+        taken.reserve(most < size_ ? most : size_);
         while (!ready_.empty() && taken.size() < most) {
             take_lane(most - taken.size(), taken);
         }

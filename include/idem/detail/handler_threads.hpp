@@ -129,24 +129,35 @@ public:
     [[nodiscard]] bool is_shut() const noexcept { return shut_.load(); }
 
     /// From here on wait() counts what happens as new. To be called before looking at the jobs.
-    void mark() noexcept { marked_ = events_.load(); }
-    /// Until something happened since mark(), or `until`.
+    void mark() noexcept {
+        marked_ = events_.load();
+        marked_steps_ = steps_.load();
+    }
+    /// Until something happened since mark(), or `until`; with `each_step`, also until one task of
+    /// a chain is finished.
     template <class Clock>
-    void wait(typename Clock::time_point until) {
+    void wait(typename Clock::time_point until, bool each_step) {
         std::unique_lock lock(mutex_);
-        waiting_.store(true);
-        Clock::wait(changed_, lock, until, [this] { return events_.load() != marked_; });
-        waiting_.store(false);
+        waits_for_.store(each_step ? WaitsFor::steps : WaitsFor::events);
+        Clock::wait(changed_, lock, until, [this, each_step] {
+            return events_.load() != marked_ || (each_step && steps_.load() != marked_steps_);
+        });
+        waits_for_.store(WaitsFor::nothing);
     }
     void wake() {
-        events_.fetch_add(1);
-        if (waiting_.load()) { // set before the last look at events_, so no wake-up is lost
-            { const std::scoped_lock lock(mutex_); }
-            changed_.notify_one();
+        events_.fetch_add(1); // wait() looks at it after setting waits_for_: no wake-up is lost
+        if (waits_for_.load() != WaitsFor::nothing) {
+            notify();
         }
     }
 
 private:
+    enum class WaitsFor { nothing, events, steps };
+
+    void notify() {
+        { const std::scoped_lock lock(mutex_); }
+        changed_.notify_one();
+    }
     void quit() {
         {
             const std::scoped_lock lock(mutex_);
@@ -196,8 +207,9 @@ private:
             if (in_order && (action == Action::retry || action == Action::stop)) {
                 return; // the next of this lane must not overtake it
             }
-            if (at + 1 < job.tasks.size()) {
-                wake();
+            steps_.fetch_add(1);
+            if (waits_for_.load() == WaitsFor::steps) {
+                notify();
             }
         }
     }
@@ -226,9 +238,10 @@ private:
     std::condition_variable work_, changed_;
     std::deque<Job*> queue_;
     bool quit_ = false;
-    std::atomic<bool> shut_{false}, waiting_{false};
-    std::atomic<std::uint64_t> events_{0};
-    std::uint64_t marked_ = 0;
+    std::atomic<bool> shut_{false};
+    std::atomic<WaitsFor> waits_for_{WaitsFor::nothing};
+    std::atomic<std::uint64_t> events_{0}, steps_{0};
+    std::uint64_t marked_ = 0, marked_steps_ = 0;
     std::vector<std::jthread> threads_; // last
 };
 

@@ -39,6 +39,35 @@ namespace idem::inline v0::detail {
     return number;
 }
 
+/// Runs the statement that takes a lock and writes, `make(opens)`, where `opens` tells that it begins
+/// a transaction of ours and bounds its idleness. Nothing where it gave up waiting for somebody
+/// without the lock (55P03). Where it failed as the first statement, the transaction is as if it had
+/// not been begun.
+/// Throws: as PostgresScope::fail().
+template <class Make>
+std::optional<PqResult> first_step(PostgresCore& core, PostgresScope& scope, const Make& make) {
+    for (int again = 0;; ++again) {
+        const bool first = scope.fresh(), opens = first && scope.owned();
+        PostgresSteps steps;
+        steps.push_back({make(opens)});
+        auto leg = scope.attempt(steps, opens);
+        if (leg.ok()) {
+            return std::move(leg.results.back());
+        }
+        const bool usable = !leg.link_lost && first && !scope.native_given() && scope.undo_claim();
+        if (usable && leg.sqlstate == "55P03") {
+            return std::nullopt;
+        }
+        const bool behind = leg.sqlstate == "40001"; // the snapshot misses who was first
+        if (!usable || !(behind || is_unprepared(leg.sqlstate)) || again == 2) {
+            scope.fail(leg, steps);
+        }
+        if (!behind) {
+            core.stop_preparing();
+        }
+    }
+}
+
 class PostgresClaims {
 public:
     PostgresClaims(PostgresCore& core, PostgresScope& scope) noexcept
@@ -50,11 +79,9 @@ public:
         std::vector<std::optional<PostgresRecord>> records;
     };
 
-    /// Rows inserted; nothing where it gave up waiting for somebody without the lock. Where it
-    /// failed as the first statement, the transaction is as if it had not been begun.
+    /// Rows inserted; nothing where it gave up waiting for somebody without the lock.
     std::optional<std::size_t> insert(const ClaimRequest& request, std::int64_t lock) {
-        for (int again = 0;; ++again) {
-            const bool first = scope_.fresh(), opens = first && scope_.owned();
+        const auto inserted = first_step(core_, scope_, [&](bool opens) {
             PqStatement statement{
                 .sql = opens ? core_.sql().opening_claim : core_.sql().claim,
                 .parameters = {bytes_parameter(request.key.scope),
@@ -67,25 +94,9 @@ public:
             if (opens) {
                 statement.parameters.push_back(scope_.idle_bound());
             }
-            PostgresSteps steps;
-            steps.push_back({std::move(statement)});
-            const auto leg = scope_.attempt(steps, opens);
-            if (leg.ok()) {
-                return rows_changed(leg.results.back().get());
-            }
-            const bool usable =
-                !leg.link_lost && first && !scope_.native_given() && scope_.undo_claim();
-            if (usable && leg.sqlstate == "55P03") {
-                return std::nullopt;
-            }
-            const bool behind = leg.sqlstate == "40001"; // the snapshot misses who was first
-            if (!usable || !(behind || is_unprepared(leg.sqlstate)) || again == 2) {
-                scope_.fail(leg, steps);
-            }
-            if (!behind) {
-                core_.stop_preparing();
-            }
-        }
+            return statement;
+        });
+        return inserted ? std::optional(rows_changed(inserted->get())) : std::nullopt;
     }
 
     /// Of a key that its first claim found taken, in a transaction of ours: the record without its

@@ -7,6 +7,7 @@
 #include <idem/detail/connection_pool.hpp>
 #include <idem/detail/postgres_connect.hpp>
 #include <idem/detail/postgres_errors.hpp>
+#include <idem/detail/postgres_fence_statements.hpp>
 #include <idem/detail/postgres_record.hpp>
 #include <idem/detail/postgres_statements.hpp>
 
@@ -16,6 +17,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -47,6 +49,7 @@ public:
     PostgresCore(std::string conninfo, PostgresOptions options)
         : options_(checked(std::move(options)))
         , sql_(options_.table)
+        , fence_sql_(options_.table)
         , connect_(std::move(conninfo))
         , pool_(connect_, options_.connections, options_.deadline, "PostgresOptions::connections")
         , renewals_(connect_, 1, options_.deadline, "the one connection for renewals")
@@ -56,6 +59,7 @@ public:
 
     [[nodiscard]] const PostgresOptions& options() const noexcept { return options_; }
     [[nodiscard]] const PostgresStatements& sql() const noexcept { return sql_; }
+    [[nodiscard]] const PostgresFenceStatements& fence_sql() const noexcept { return fence_sql_; }
     /// What begins a handler's transaction.
     [[nodiscard]] const PqSql& begin() const noexcept {
         switch (options_.isolation) {
@@ -75,6 +79,11 @@ public:
     [[nodiscard]] Clock::time_point deadline() const { return Clock::now() + options_.deadline; }
     [[nodiscard]] std::int64_t lock_of(const Key& key) const {
         return advisory_lock_of(options_.table, key);
+    }
+    /// Of a fence row: of other bytes than any key's.
+    [[nodiscard]] std::int64_t fence_lock_of(std::string_view scope,
+                                             std::string_view partition) const {
+        return advisory_lock_of(options_.table + "_offset", {scope, partition});
     }
 
     [[nodiscard]] bool prepared() const noexcept { return prepared_; }
@@ -105,15 +114,18 @@ public:
         return leg;
     }
 
-    /// Runs one statement under the lock of `key`, which it waits for as long as `patience`: 55P03
-    /// where it was not had. One trip.
-    PqLeg run_under_lock(const Key& key, PqStatement statement, milliseconds patience) {
+    /// Runs one statement under `lock`, which it waits for as long as `patience`: 55P03 where it was
+    /// not had. One trip.
+    PqLeg run_under_lock(std::int64_t lock, PqStatement statement, milliseconds patience) {
         return run_alone(
             {{.sql = sql_.begin},
              {.sql = sql_.lock_timeout, .parameters = {number_parameter(patience.count())}},
-             {.sql = sql_.wait_for_lock, .parameters = {number_parameter(lock_of(key))}},
+             {.sql = sql_.wait_for_lock, .parameters = {number_parameter(lock)}},
              std::move(statement),
              {.sql = sql_.commit}});
+    }
+    PqLeg run_under_lock(const Key& key, PqStatement statement, milliseconds patience) {
+        return run_under_lock(lock_of(key), std::move(statement), patience);
     }
     static constexpr std::size_t change_under_lock = 3; ///< among the results of run_under_lock()
     /// For what is not worth waiting for a handler's end.
@@ -139,6 +151,35 @@ public:
                 return PqBinaryRow(leg.results[change_under_lock].get(), 0).number(0) == 1
                            ? Committed::yes
                            : Committed::no;
+            }
+        } catch (...) { // what cannot be asked is not known
+        }
+        return Committed::unknown;
+    }
+
+    /// The same of the transaction that moved a fence row to `offset`.
+    Committed did_advance(std::string_view scope,
+                          std::string_view partition,
+                          std::int64_t offset,
+                          const std::string& nonce) noexcept {
+        try {
+            auto leg = run_under_lock(fence_lock_of(scope, partition),
+                                      {.sql = fence_sql_.did_commit,
+                                       .parameters = {bytes_parameter(scope),
+                                                      bytes_parameter(partition),
+                                                      bytes_parameter(nonce),
+                                                      number_parameter(offset)},
+                                       .binary_result = true},
+                                      options_.deadline / 4 * 3);
+            if (leg.ok()) {
+                const auto* rows = leg.results[change_under_lock].get();
+                if (PQntuples(rows) == 0) {
+                    return Committed::no;
+                }
+                const PqBinaryRow row(rows, 0);
+                return row.is_null(0) ? Committed::unknown
+                       : row.flag(0)  ? Committed::yes
+                                      : Committed::no;
             }
         } catch (...) { // what cannot be asked is not known
         }
@@ -206,6 +247,7 @@ private:
 
     PostgresOptions options_;
     PostgresStatements sql_;
+    PostgresFenceStatements fence_sql_;
     PostgresConnector connect_;
     Pool pool_, renewals_;
     std::atomic<bool> prepared_;

@@ -34,6 +34,19 @@ struct PostgresColumn {
     std::string_view name, type;
 };
 
+/// What verify() looks for in the table of offsets.
+inline constexpr std::array<PostgresColumn, 9> postgres_offset_columns{{
+    {"handled", "bigint"},
+    {"before", "bigint"},
+    {"tried", "bigint"},
+    {"changed", "timestamp with time zone"},
+    {"attempts", "integer"},
+    {"scope", "bytea"},
+    {"partition_name", "bytea"},
+    {"owner", "bytea"},
+    {"note", "text"},
+}};
+
 /// What verify() looks for, in the order of the schema: the wide ones first, so that a row has no
 /// padding.
 inline constexpr std::array<PostgresColumn, 15> postgres_columns{{
@@ -60,6 +73,11 @@ inline constexpr std::array<PostgresColumn, 15> postgres_columns{{
 /// its advisory lock ends with its transaction. `fence` never falls. `fingerprint` is 16 bytes,
 /// high first, null where `algorithm` is 0. `holder` is the key that redeemed a token.
 ///
+/// Of the table of offsets: one row per handler's scope and partition. `handled` is the last offset
+/// whose message took effect or was dead-lettered, -1: none yet; it never falls, and is written under
+/// the row's own advisory lock only. `attempts` counts the failures of the one offset `tried`.
+/// `owner` is the nonce of the transaction that moved the row last, from `before`.
+///
 /// The index is for pruning: of block ranges, as records expire in about the order in which they
 /// were written, and one of rows would make each claim write a second entry.
 inline constexpr std::string_view postgres_schema = R"sql(
@@ -81,11 +99,23 @@ CREATE TABLE IF NOT EXISTS {table} (
     note        text,
     PRIMARY KEY (scope, id)
 );
+CREATE TABLE IF NOT EXISTS {offset} (
+    handled        bigint      NOT NULL,
+    before         bigint      NOT NULL,
+    tried          bigint      NOT NULL,
+    changed        timestamptz NOT NULL,
+    attempts       integer     NOT NULL,
+    scope          bytea       NOT NULL,
+    partition_name bytea       NOT NULL,
+    owner          bytea,
+    note           text,
+    PRIMARY KEY (scope, partition_name)
+);
 CREATE SEQUENCE IF NOT EXISTS {fence} AS bigint;
 CREATE INDEX IF NOT EXISTS {prune} ON {table} USING brin (expires) WITH (autosummarize = on);
 )sql";
 
-/// `pattern` with {table}, {fence} and {prune} put in. The name of an index takes no schema.
+/// `pattern` with {table}, {offset}, {fence} and {prune} put in. The name of an index takes no schema.
 [[nodiscard]] inline std::string with_table(std::string_view pattern, std::string_view table) {
     auto quoted = [](std::string_view name) {
         std::string text = "\"";
@@ -97,6 +127,7 @@ CREATE INDEX IF NOT EXISTS {prune} ON {table} USING brin (expires) WITH (autosum
     const std::string whole(table);
     const std::pair<std::string_view, std::string> marks[] = {
         {"{table}", quoted(table)},
+        {"{offset}", quoted(whole + "_offset")},
         {"{fence}", quoted(whole + "_fence")},
         {"{prune}", quoted(whole.substr(whole.find('.') + 1) + "_prune")}};
     std::string sql;
@@ -133,12 +164,12 @@ inline void require_postgres_table(std::string_view table) {
             begins = true;
             continue;
         }
-        plain = plain && (letter || (!begins && c >= '0' && c <= '9')) && ++length <= 57;
+        plain = plain && (letter || (!begins && c >= '0' && c <= '9')) && ++length <= 56;
         begins = false;
     }
     if (!plain || begins || parts > 2) {
         throw std::invalid_argument(
-            "idem: PostgresOptions::table must be name or schema.name, each of 1 to 57 lower-case "
+            "idem: PostgresOptions::table must be name or schema.name, each of 1 to 56 lower-case "
             "letters, digits and underscores, not beginning with a digit: \"" +
             std::string(table) + "\"");
     }

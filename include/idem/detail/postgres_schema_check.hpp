@@ -7,14 +7,15 @@
 #include <idem/detail/postgres_core.hpp>
 #include <idem/detail/postgres_failure.hpp>
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace idem::inline v0::detail {
 
-inline constexpr std::string_view postgres_table_exists = R"sql(
-SELECT to_regclass($1) IS NOT NULL
+inline constexpr std::string_view postgres_tables_exist = R"sql(
+SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL
 )sql";
 
 /// One row of facts. Null where there is no such table.
@@ -33,7 +34,10 @@ SELECT current_setting('server_version_num')::integer,
        (SELECT string_agg(p, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p
         WHERE to_regclass($1) IS NOT NULL AND NOT has_table_privilege(to_regclass($1), p)),
        to_regclass($2) IS NULL,
-       to_regclass($2) IS NOT NULL AND NOT has_sequence_privilege(to_regclass($2), 'USAGE')
+       to_regclass($2) IS NOT NULL AND NOT has_sequence_privilege(to_regclass($2), 'USAGE'),
+       to_regclass($3) IS NULL,
+       (SELECT string_agg(p, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS p
+        WHERE to_regclass($3) IS NOT NULL AND NOT has_table_privilege(to_regclass($3), p))
 )sql";
 
 inline constexpr std::string_view postgres_attributes = R"sql(
@@ -51,8 +55,9 @@ WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 /// is there already, no privilege to create is needed.
 inline void migrate(PostgresCore& core, const std::string& schema) {
     const auto& table = core.options().table;
-    auto exists = core.run_alone({{.sql = PqSql::once(std::string(postgres_table_exists)),
-                                   .parameters = {regclass_parameter("{table}", table)},
+    auto exists = core.run_alone({{.sql = PqSql::once(std::string(postgres_tables_exist)),
+                                   .parameters = {regclass_parameter("{table}", table),
+                                                  regclass_parameter("{offset}", table)},
                                    .binary_result = true}});
     require_ok(exists, "looking for the table of records");
     if (PqBinaryRow(exists.results[0].get(), 0).flag(0)) {
@@ -71,9 +76,10 @@ inline void migrate(PostgresCore& core, const std::string& schema) {
 }
 
 /// What the columns lack.
-[[nodiscard]] inline std::string wrong_columns(const PGresult* attributes) {
+[[nodiscard]] inline std::string wrong_columns(const PGresult* attributes,
+                                               std::span<const PostgresColumn> columns) {
     std::string wrong;
-    for (const auto& [name, type] : postgres_columns) {
+    for (const auto& [name, type] : columns) {
         std::string_view found;
         for (int row = 0; row < PQntuples(attributes); ++row) {
             if (PQgetvalue(attributes, row, 0) == name) {
@@ -92,12 +98,14 @@ inline void verify(PostgresCore& core) {
     const auto& table = core.options().table;
     auto connection = core.connector().to_any_server()(core.deadline());
     const auto name = regclass_parameter("{table}", table),
-               fence = regclass_parameter("{fence}", table);
+               fence = regclass_parameter("{fence}", table),
+               offset = regclass_parameter("{offset}", table);
     const std::vector<PqStatement> statements{
         {.sql = PqSql::once(std::string(postgres_facts)),
-         .parameters = {name, fence},
+         .parameters = {name, fence, offset},
          .binary_result = true},
-        {.sql = PqSql::once(std::string(postgres_attributes)), .parameters = {name}}};
+        {.sql = PqSql::once(std::string(postgres_attributes)), .parameters = {name}},
+        {.sql = PqSql::once(std::string(postgres_attributes)), .parameters = {offset}}};
     const auto leg = connection.run(statements, false, core.deadline());
     require_ok(leg, "reading the server's facts");
     const PqBinaryRow facts(leg.results[0].get(), 0);
@@ -121,13 +129,25 @@ inline void verify(PostgresCore& core) {
             "PostgresStore::schema_sql()");
     if (!missing) {
         add(facts.flag(4), "the table " + table + " is unlogged or temporary: a crash empties it");
-        const auto columns = wrong_columns(leg.results[1].get());
+        const auto columns = wrong_columns(leg.results[1].get(), postgres_columns);
         add(!columns.empty(), "columns of " + table + ": " + columns);
         add(!facts.flag(5), "the table " + table + " has no unique index on (scope, id)");
         add(!facts.is_null(6),
             "the role lacks privileges on " + table + ": " + std::string(facts.bytes(6)));
         add(facts.flag(7), "the sequence " + table + "_fence is missing");
         add(facts.flag(8), "the role lacks USAGE on the sequence " + table + "_fence");
+    }
+    if (!missing && facts.flag(9)) {
+        add(true,
+            "the table " + table +
+                "_offset is missing: run PostgresStore::migrate(), or apply "
+                "PostgresStore::schema_sql()");
+    } else if (!missing) {
+        const auto columns = wrong_columns(leg.results[2].get(), postgres_offset_columns);
+        add(!columns.empty(), "columns of " + table + "_offset: " + columns);
+        add(!facts.is_null(10),
+            "the role lacks privileges on " + table +
+                "_offset: " + std::string(facts.is_null(10) ? "" : facts.bytes(10)));
     }
     if (!wrong.empty()) {
         throw StoreError(Fault::rejected,

@@ -93,6 +93,11 @@ public:
     std::vector<Claim<std::monostate>> claim(std::span<const ClaimRequest> requests) {
         return work_->claim(requests);
     }
+    /// Moves the fence row of a partition to this offset (FencedTransaction).
+    /// Throws: StoreError; std::invalid_argument past the limits. Cost: one trip.
+    Claim<std::monostate> advance(std::string_view scope, const Position& position) {
+        return work_->advance(scope, position);
+    }
     /// Travels with the commit.
     void complete(const ClaimRequest& request, std::string_view result) {
         work_->complete(request, result);

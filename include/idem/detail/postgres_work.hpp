@@ -6,6 +6,7 @@
 
 #include <idem/detail/failpoint.hpp>
 #include <idem/detail/postgres_claims.hpp>
+#include <idem/detail/postgres_fences.hpp>
 #include <idem/detail/postgres_held.hpp>
 #include <idem/detail/postgres_scope.hpp>
 
@@ -110,6 +111,16 @@ public:
         return answers;
     }
 
+    Claim<std::monostate> advance(std::string_view scope, const Position& position) {
+        scope_.require_open();
+        require_valid(scope, position);
+        auto answer = fences_.advance(scope, position);
+        if (scope_.native_given() && std::holds_alternative<Claimed<std::monostate>>(answer)) {
+            reopen_rows();
+        }
+        return answer;
+    }
+
     /// Nothing travels before the commit.
     void complete(const ClaimRequest& request, std::string_view result) {
         scope_.require_open();
@@ -143,6 +154,7 @@ public:
     PGconn* native() {
         scope_.require_open();
         auto steps = reopening(core_.sql(), scope_.nonce(), held_);
+        fences_.reopen(steps);
         if (scope_.owned() && !scope_.native_given()) {
             steps.push_back(scope_.marking());
         }
@@ -157,6 +169,7 @@ public:
     void commit() {
         scope_.require_sound();
         auto steps = sealing(core_.sql(), scope_.nonce(), held_);
+        fences_.seal(steps);
         IDEM_FAILPOINT("postgres: before commit");
         if (steps.empty() && scope_.fresh()) {
             finish();
@@ -219,8 +232,13 @@ private:
             core_.joined().add(users_, lock);
         }
         if (recorded && scope_.native_given()) {
-            scope_.run(reopening(core_.sql(), scope_.nonce(), held_));
+            reopen_rows();
         }
+    }
+    void reopen_rows() {
+        auto steps = reopening(core_.sql(), scope_.nonce(), held_);
+        fences_.reopen(steps);
+        scope_.run(std::move(steps));
     }
 
     /// Of a leg with a COMMIT in it that did not end well. Returns where it committed after all.
@@ -232,9 +250,14 @@ private:
         scope_.lose(); // its place in the pool is free for the question
         const auto sealed = std::find_if(
             held_.begin(), held_.end(), [](const PostgresHeld& held) { return !!held.result; });
-        const auto committed = sealed == held_.end()
-                                   ? PostgresCore::Committed::unknown
-                                   : core_.did_commit(sealed->key(), scope_.nonce());
+        auto committed = PostgresCore::Committed::unknown;
+        if (sealed != held_.end()) {
+            committed = core_.did_commit(sealed->key(), scope_.nonce());
+        } else if (!fences_.empty()) {
+            const auto& fence = fences_.last();
+            committed =
+                core_.did_advance(fence.scope, fence.partition, fence.offset, scope_.nonce());
+        }
         switch (committed) {
         case PostgresCore::Committed::yes:
             return;
@@ -259,11 +282,13 @@ private:
             }
         }
         held_.clear();
+        fences_.forget();
     }
 
     PostgresCore& core_;
     PostgresScope scope_;
     PostgresClaims claims_{core_, scope_};
+    PostgresFences fences_{core_, scope_};
     PGconn* users_ = nullptr;
     std::vector<PostgresHeld> held_;
 };

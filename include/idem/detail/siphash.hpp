@@ -7,7 +7,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
+#include <type_traits>
 
 namespace idem::inline v0::detail {
 
@@ -26,32 +28,35 @@ public:
 
     constexpr void absorb(std::uint64_t word) noexcept {
         v3_ ^= word;
-        rounds(2);
+        round();
+        round();
         v0_ ^= word;
     }
     constexpr Digest128 finish() noexcept {
         v2_ ^= 0xee;
-        rounds(4);
-        const std::uint64_t first = v0_ ^ v1_ ^ v2_ ^ v3_;
+        const std::uint64_t first = squeeze();
         v1_ ^= 0xdd;
-        rounds(4);
-        return {.high = first, .low = v0_ ^ v1_ ^ v2_ ^ v3_};
+        return {.high = first, .low = squeeze()};
     }
 
 private:
-    constexpr void rounds(int count) noexcept {
-        for (int i = 0; i < count; ++i) {
-            v0_ += v1_;
-            v1_ = std::rotl(v1_, 13) ^ v0_;
-            v0_ = std::rotl(v0_, 32);
-            v2_ += v3_;
-            v3_ = std::rotl(v3_, 16) ^ v2_;
-            v0_ += v3_;
-            v3_ = std::rotl(v3_, 21) ^ v0_;
-            v2_ += v1_;
-            v1_ = std::rotl(v1_, 17) ^ v2_;
-            v2_ = std::rotl(v2_, 32);
+    constexpr void round() noexcept {
+        v0_ += v1_;
+        v1_ = std::rotl(v1_, 13) ^ v0_;
+        v0_ = std::rotl(v0_, 32);
+        v2_ += v3_;
+        v3_ = std::rotl(v3_, 16) ^ v2_;
+        v0_ += v3_;
+        v3_ = std::rotl(v3_, 21) ^ v0_;
+        v2_ += v1_;
+        v1_ = std::rotl(v1_, 17) ^ v2_;
+        v2_ = std::rotl(v2_, 32);
+    }
+    constexpr std::uint64_t squeeze() noexcept {
+        for (int i = 0; i < 4; ++i) {
+            round();
         }
+        return v0_ ^ v1_ ^ v2_ ^ v3_;
     }
     std::uint64_t v0_, v1_, v2_, v3_;
 };
@@ -66,8 +71,12 @@ siphash128(std::string_view bytes, std::uint64_t key0, std::uint64_t key1) noexc
     const std::size_t whole = bytes.size() / 8 * 8;
     for (std::size_t at = 0; at < whole; at += 8) {
         std::uint64_t word = 0;
-        for (std::size_t i = 0; i < 8; ++i) {
-            word |= byte(at + i) << (8 * i);
+        if (std::endian::native == std::endian::little && !std::is_constant_evaluated()) {
+            std::memcpy(&word, bytes.data() + at, sizeof word); // one load
+        } else {
+            for (std::size_t i = 0; i < 8; ++i) {
+                word |= byte(at + i) << (8 * i);
+            }
         }
         state.absorb(word);
     }

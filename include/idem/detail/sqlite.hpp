@@ -50,6 +50,8 @@ enum class SqliteOwn : std::size_t {
     complete,
     charge,
     lock,
+    fence_read,
+    fence_advance,
     lease_last_fence,
     lease_keep_fence,
     lease_take,

@@ -5,6 +5,7 @@
 // What the transactions of one store share: whose turn it is to write, idle connections, the table.
 
 #include <idem/detail/sqlite_fault.hpp>
+#include <idem/detail/sqlite_fences.hpp>
 #include <idem/detail/sqlite_records.hpp>
 
 #include <chrono>
@@ -62,7 +63,8 @@ public:
         : path_(std::move(path))
         , options_(std::move(options))
         , clock_(clock)
-        , records_(options_.table) {
+        , records_(options_.table)
+        , fences_(options_.table) {
         require_sqlite_table(options_.table);
         if (path_.empty() || path_ == ":memory:") {
             throw std::invalid_argument("idem: SqliteStore needs the path of a file: every "
@@ -77,6 +79,7 @@ public:
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] const SqliteOptions& options() const noexcept { return options_; }
     [[nodiscard]] const SqliteRecords& records() const noexcept { return records_; }
+    [[nodiscard]] const SqliteFences& fences() const noexcept { return fences_; }
     [[nodiscard]] Timestamp now() const { return clock_(); }
     [[nodiscard]] Deadline deadline() const {
         return std::chrono::steady_clock::now() + options_.busy;
@@ -195,6 +198,7 @@ private:
     SqliteOptions options_;
     Timestamp (*clock_)();
     SqliteRecords records_;
+    SqliteFences fences_;
     std::string synchronous_ = "PRAGMA synchronous = FULL"; // a commit is on the disk
     pid_t process_ = ::getpid();
     std::mutex mutex_{};

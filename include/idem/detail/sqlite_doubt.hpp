@@ -68,12 +68,13 @@ sqlite_outcome(const SqliteCore& core, const SqliteError& error, const Stands& s
     }
 }
 
-/// The same of a transaction that has to have completed these keys; without a result among them
-/// there is nothing to tell by.
+/// The same of a transaction that has to have completed these keys and moved these fence rows;
+/// without any of that there is nothing to tell by.
 inline SqliteCommit sqlite_outcome_of(const SqliteCore& core,
                                       const SqliteError& error,
-                                      const std::vector<SqliteClaim>& claims) noexcept {
-    bool any = false;
+                                      const std::vector<SqliteClaim>& claims,
+                                      const std::vector<SqliteAdvanced>& fences) noexcept {
+    bool any = !fences.empty();
     for (const auto& claim : claims) {
         any = any || claim.result.has_value();
     }
@@ -82,6 +83,9 @@ inline SqliteCommit sqlite_outcome_of(const SqliteCore& core,
         for (const auto& claim : claims) {
             const Key key{claim.scope, claim.id};
             all = all && (!claim.result || core.records().holds(session, key, *claim.result));
+        }
+        for (const auto& moved : fences) {
+            all = all && core.fences().holds(session, moved);
         }
         return all;
     });

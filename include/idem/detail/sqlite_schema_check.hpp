@@ -36,6 +36,15 @@ inline constexpr SqliteColumn sqlite_record_columns[] = {{"scope", 1},
                                                          {"result", 0}};
 inline constexpr SqliteColumn sqlite_fence_columns[] = {{"only_row", 1}, {"last", 0}};
 
+inline constexpr SqliteColumn sqlite_offset_columns[] = {{"scope", 1},
+                                                         {"partition_name", 2},
+                                                         {"handled", 0},
+                                                         {"tried", 0},
+                                                         {"attempts", 0},
+                                                         {"changed", 0},
+                                                         {"owner", 0},
+                                                         {"note", 0}};
+
 /// What is wrong with a table, in words; empty: nothing.
 inline std::string sqlite_wrong_table(SqliteSession& session,
                                       const std::string& table,
@@ -79,7 +88,8 @@ inline std::string sqlite_problems(SqliteSession& session, const std::string& ta
     }
     for (const auto& wrong :
          {sqlite_wrong_table(session, table, sqlite_record_columns),
-          sqlite_wrong_table(session, table + "_fence", sqlite_fence_columns)}) {
+          sqlite_wrong_table(session, table + "_fence", sqlite_fence_columns),
+          sqlite_wrong_table(session, table + "_offset", sqlite_offset_columns)}) {
         if (!wrong.empty()) {
             add(wrong);
         }

@@ -32,6 +32,7 @@ public:
             rollback();
             opened_ = std::move(other.opened_);
             claims_ = std::move(other.claims_);
+            fences_ = std::move(other.fences_);
             state_ = other.state_;
         }
         return *this;
@@ -89,6 +90,10 @@ public:
     void complete(const ClaimRequest& request, std::string_view result);
     void complete(std::span<const ClaimRequest> requests, std::span<const std::string> results);
 
+    /// Moves the fence row of a partition to this offset (FencedTransaction).
+    /// Throws: StoreError; std::invalid_argument past the limits.
+    Claim<std::monostate> advance(std::string_view scope, const Position& position);
+
     /// Before each message of a batch. Throws: SqliteError where a handler broke the transaction.
     void savepoint();
     /// Undoes what was written since. Throws: as savepoint().
@@ -122,6 +127,7 @@ private:
     [[nodiscard]] const detail::SqliteCore& core() const noexcept { return *opened_.core; }
     void require_open() const;
     void require_intact();
+    void lock_joined();
     void note(const SqliteError& error) noexcept;
     template <class Work>
     decltype(auto) as_store(const Work& work);
@@ -132,11 +138,13 @@ private:
 
     detail::SqliteOpened opened_;
     std::vector<detail::SqliteClaim> claims_{};
+    std::vector<detail::SqliteAdvanced> fences_{};
     State state_{};
 };
 
 } // namespace idem::inline v0
 
+#include <idem/detail/sqlite_fence_members.hpp>
 #include <idem/detail/sqlite_transaction_members.hpp>
 
 #endif // IDEM_DETAIL_SQLITE_TRANSACTION_HPP

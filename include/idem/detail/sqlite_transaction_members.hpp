@@ -47,6 +47,14 @@ decltype(auto) SqliteTransaction::as_store(const Work& work) {
     }
 }
 
+/// The user may have begun a joined transaction without the write lock.
+inline void SqliteTransaction::lock_joined() {
+    if (joined() && !state_.locked) {
+        core().records().lock(session());
+        state_.locked = true;
+    }
+}
+
 inline Claim<std::monostate> SqliteTransaction::claim(const ClaimRequest& request) {
     require_valid(request.key);
     require_intact();
@@ -57,10 +65,7 @@ inline Claim<std::monostate> SqliteTransaction::claim(const ClaimRequest& reques
     }
     IDEM_FAILPOINT("sqlite: before claim");
     auto answer = as_store([&] {
-        if (joined() && !state_.locked) { // the user may have begun it without the write lock
-            core().records().lock(session());
-            state_.locked = true;
-        }
+        lock_joined();
         return core().records().claim(session(), request, core().now());
     });
     if (std::holds_alternative<Claimed<std::monostate>>(answer)) {
@@ -198,7 +203,7 @@ inline void SqliteTransaction::settle_failed_commit(const SqliteError& error, bo
         throw detail::sqlite_store_error(core().path(), error);
     }
     opened_.session.reset(); // never used again
-    const auto outcome = detail::sqlite_outcome_of(core(), error, claims_);
+    const auto outcome = detail::sqlite_outcome_of(core(), error, claims_, fences_);
     finish();
     detail::require_sqlite_happened(core(), error, outcome);
 }
@@ -229,6 +234,7 @@ inline void SqliteTransaction::finish() noexcept {
     }
     opened_.turn.reset(); // last: the connection is free, or closed
     claims_.clear();
+    fences_.clear();
 }
 
 } // namespace idem::inline v0

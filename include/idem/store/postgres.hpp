@@ -6,14 +6,17 @@
 
 #include <idem/dedup_store.hpp>
 #include <idem/detail/postgres_attempts.hpp>
+#include <idem/detail/postgres_fence_calls.hpp>
 #include <idem/detail/postgres_inspection.hpp>
 #include <idem/detail/postgres_leases.hpp>
 #include <idem/detail/postgres_schema_check.hpp>
 #include <idem/detail/postgres_transaction.hpp>
+#include <idem/fenced_store.hpp>
 #include <idem/heartbeat.hpp>
 #include <idem/inspectable_store.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -86,6 +89,30 @@ public:
     /// Cost: one trip.
     [[nodiscard]] Claim<std::monostate> peek(const ClaimRequest& request) {
         return detail::peek(core_, request);
+    }
+
+    // ---- by offset (FailureCountingFence) ------------------------------------------------------
+
+    /// Cost, of each: one trip.
+    [[nodiscard]] std::optional<std::uint64_t> next(std::string_view scope,
+                                                    std::string_view partition) {
+        return detail::fence_next(core_, scope, partition);
+    }
+    /// Waits for a transaction at the row. Throws: StoreError unavailable where it took too long.
+    void passed(std::string_view scope, const Position& position) {
+        detail::pass_fence(core_, scope, position);
+    }
+    [[nodiscard]] Claim<std::monostate> peek(std::string_view scope, const Position& position) {
+        return detail::peek_fence(core_, scope, position);
+    }
+    /// Best effort, as record_failure() of a key.
+    void record_failure(std::string_view scope,
+                        const Position& position,
+                        std::string_view why) noexcept {
+        detail::count_fence_failure(core_, scope, position, why);
+    }
+    void refund_failure(std::string_view scope, const Position& position) noexcept {
+        detail::refund_fence_failure(core_, scope, position);
     }
 
     // ---- by lease ------------------------------------------------------------------------------
@@ -167,6 +194,7 @@ static_assert(BatchStore<PostgresStore> && BeatingStore<PostgresStore> &&
               RefundingStore<PostgresStore> && ParkingStore<PostgresStore> &&
               TokenStore<PostgresStore>);
 static_assert(InspectableStore<PostgresStore>);
+static_assert(FailureCountingFence<PostgresStore>);
 static_assert(JoinableStore<PostgresStore, pg_conn*>);
 static_assert(BatchTransaction<PostgresTransaction>);
 

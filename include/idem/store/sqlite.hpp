@@ -6,16 +6,19 @@
 
 #include <idem/dedup_store.hpp>
 #include <idem/detail/sqlite_alone.hpp>
+#include <idem/detail/sqlite_fence_calls.hpp>
 #include <idem/detail/sqlite_inspection.hpp>
 #include <idem/detail/sqlite_leases.hpp>
 #include <idem/detail/sqlite_prune.hpp>
 #include <idem/detail/sqlite_schema_check.hpp>
 #include <idem/detail/sqlite_transaction.hpp>
+#include <idem/fenced_store.hpp>
 #include <idem/heartbeat.hpp>
 #include <idem/inspectable_store.hpp>
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -98,6 +101,29 @@ public:
     /// Takes one counted attempt back; a dead record is open again. As far as it can, too.
     void refund_failure(const ClaimRequest& request) noexcept;
 
+    // ---- by offset (FailureCountingFence) ------------------------------------------------------
+
+    /// Reads, without the write lock.
+    [[nodiscard]] std::optional<std::uint64_t> next(std::string_view scope,
+                                                    std::string_view partition) {
+        return detail::sqlite_next(core_, scope, partition);
+    }
+    /// Waits for the write lock as begin() does. Throws: StoreError.
+    void passed(std::string_view scope, const Position& position) {
+        detail::sqlite_passed(core_, scope, position);
+    }
+    [[nodiscard]] Claim<std::monostate> peek(std::string_view scope, const Position& position) {
+        return detail::sqlite_peek(core_, scope, position);
+    }
+    void record_failure(std::string_view scope,
+                        const Position& position,
+                        std::string_view why) noexcept {
+        detail::sqlite_fence_failure(core_, scope, position, why);
+    }
+    void refund_failure(std::string_view scope, const Position& position) noexcept {
+        detail::sqlite_fence_refunded(core_, scope, position);
+    }
+
     // ---- by lease ------------------------------------------------------------------------------
 
     /// Cost: a look without the write lock, which is all for a duplicate, a key in progress and what
@@ -175,7 +201,8 @@ public:
 
 private:
     static std::string tables_sql(const SqliteOptions& options) {
-        return detail::sqlite_statement(detail::sqlite_schema, options.table);
+        return detail::sqlite_statement(detail::sqlite_schema, options.table) +
+               detail::sqlite_statement(detail::sqlite_fence_schema, options.table);
     }
 
     detail::SqliteCore core_;
@@ -252,6 +279,7 @@ static_assert(PeekingStore<SqliteStore> && RefundingTransactionalStore<SqliteSto
 static_assert(BatchStore<SqliteStore> && BeatingStore<SqliteStore> && RefundingStore<SqliteStore> &&
               ParkingStore<SqliteStore> && TokenStore<SqliteStore>);
 static_assert(InspectableStore<SqliteStore>);
+static_assert(FailureCountingFence<SqliteStore>);
 static_assert(JoinableStore<SqliteStore, sqlite3*>);
 static_assert(BatchTransaction<SqliteTransaction>);
 

@@ -5,13 +5,13 @@
 // Several messages at once: which of them are the same, and what a duplicate in the batch comes to.
 
 #include <idem/detail/siphash.hpp>
+#include <idem/strategy/position.hpp>
 #include <idem/strategy/strategy.hpp>
 
 #include <bit>
 #include <cstddef>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace idem::inline v0::detail {
@@ -24,9 +24,9 @@ inline std::vector<std::size_t> first_of_each_key(std::span<const Request> reque
     firsts.reserve(requests.size());
     for (std::size_t i = 0; i < requests.size(); ++i) {
         const auto& key = requests[i].key;
-        auto at = siphash128(key.id, 0, 0).low % seen.size();
+        auto at = siphash128(key.id, 0, 0).low & (seen.size() - 1);
         while (seen[at] != none && requests[seen[at]].key != key) {
-            at = (at + 1) % seen.size();
+            at = (at + 1) & (seen.size() - 1);
         }
         if (seen[at] == none) {
             seen[at] = i;
@@ -65,26 +65,11 @@ inline Verdict follow(const Verdict& first,
 /// it (semantics.md 6.9). A request without a position stands in no order.
 class HeldPartitions {
 public:
-    [[nodiscard]] bool hold(const Request& request) const noexcept {
-        if (request.position) {
-            for (const auto partition : held_) {
-                if (partition == request.position->partition) {
-                    return true;
-                }
-            }
-        }
-        return false;
-    }
+    [[nodiscard]] bool hold(const Request& request) const noexcept { return held_.holds(request); }
     void note(const Request& request, const Verdict& verdict) {
-        if (request.position && !hold(request) && comes_again(verdict)) {
-            held_.push_back(request.position->partition);
+        if (comes_again(verdict)) {
+            held_.behind(request);
         }
-    }
-    /// Of what stands behind one that comes again. It did not start.
-    [[nodiscard]] static Verdict behind() {
-        Verdict verdict;
-        verdict.status = Status::in_progress;
-        return verdict;
     }
 
 private:
@@ -92,7 +77,7 @@ private:
         return verdict.status == Status::in_progress ||
                (verdict.status == Status::failed && !holds<Unprocessable>(verdict.error));
     }
-    std::vector<std::string_view> held_; // of the requests
+    PassedOver held_;
 };
 
 } // namespace idem::inline v0::detail

@@ -54,6 +54,8 @@ struct DedupTable {
                    const Work<typename S::Transaction>& work) const;
 
 private:
+    template <class Tx>
+    static detail::Attempted attempt(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work);
     /// One attempt with its reruns, each in a transaction of its own that is over on return.
     template <TransactionalStore S>
     Verdict run_attempt(S& store,
@@ -98,44 +100,45 @@ Verdict DedupTable::run_attempt(S& store,
                                 const ClaimRequest& asked,
                                 const Work<typename S::Transaction>& work,
                                 bool charged) const {
-    for (unsigned rerun = 0;; ++rerun) {
-        if (rerun > 0) {
-            detail::pause_before_rerun(rerun, asked.key);
-        }
-        IDEM_FAILPOINT("table: before begin");
-        auto tx = store.begin();
-        detail::Attempted end;
-        try {
-            end = detail::attempt_in(tx, asked, work);
-        } catch (const StoreError& error) {
-            if (error.fault() == Fault::lease_lost && !charged) { // it outstayed max_handler_time
-                tx.rollback();
-                store.record_failure(asked, error.what());
+    return detail::rerun_conflicted(
+        store,
+        asked.key,
+        reruns,
+        [&](auto& tx) { return attempt(tx, asked, work); },
+        [&](const char* why) {
+            if (!charged) {
+                store.record_failure(asked, why);
             }
-            throw;
-        }
-        if (!end.again) {
-            return std::move(end.verdict);
-        }
-        if (rerun >= reruns) {
-            throw detail::conflicted_error("the transaction failed with its surroundings, not by "
-                                           "the handler, in every one of its reruns: retry later",
-                                           end.verdict);
-        }
-    }
+        });
 }
 
 template <TransactionalStore S>
 Verdict DedupTable::run_in(typename S::Transaction& tx,
                            const Request& request,
                            const Work<typename S::Transaction>& work) const {
-    auto end = detail::attempt_in(tx, request.claim(), work);
-    if (end.again) {
-        const auto error = detail::conflicted_error("retry in a new transaction", end.verdict);
-        end.verdict = detail::failed_verdict(std::make_exception_ptr(error), 0);
-        end.verdict.fault = error.fault();
-    }
-    return std::move(end.verdict);
+    return detail::verdict_in_joined(attempt(tx, request.claim(), work));
+}
+
+template <class Tx>
+detail::Attempted DedupTable::attempt(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
+    return detail::attempt_in(
+        tx,
+        work,
+        [&](Verdict& verdict) {
+            auto claim = tx.claim(asked);
+            const auto* won = std::get_if<Claimed<std::monostate>>(&claim);
+            if (won == nullptr) {
+                verdict = verdict_of(std::move(claim));
+                return false;
+            }
+            verdict.attempts = won->attempt;
+            return true;
+        },
+        [&] {
+            const auto result = work.result();
+            IDEM_FAILPOINT("table: before complete");
+            tx.complete(asked, result);
+        });
 }
 
 template <BatchTransactionalStore S>

@@ -100,6 +100,8 @@ private:
     void claim() {
         std::vector<ClaimRequest> asked;
         std::vector<std::size_t> of;
+        asked.reserve(requests_.size());
+        of.reserve(requests_.size());
         for (std::size_t i = 0; i < requests_.size(); ++i) {
             if (firsts_[i] == i) {
                 asked.push_back(requests_[i].claim(terms_.lease));
@@ -120,6 +122,9 @@ private:
         std::vector<Ticket> tickets;
         std::vector<std::string> results;
         std::vector<std::size_t> of;
+        tickets.reserve(calls_.size());
+        results.reserve(calls_.size());
+        of.reserve(calls_.size());
         for (std::size_t i = 0; i < calls_.size(); ++i) {
             if (calls_[i]) {
                 tickets.push_back(calls_[i]->release_ticket());

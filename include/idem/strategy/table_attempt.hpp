@@ -33,14 +33,13 @@ struct Attempted {
     Verdict verdict{};
 };
 
-/// Completes and commits what the handler did. A StoreError is the store's and goes on; anything
-/// else is the handler's own failure: its posted statement, a deferred constraint, a transaction
-/// that it broke.
-template <class Tx>
-std::exception_ptr seal(Tx& tx, const ClaimRequest& asked, const std::string& result) {
+/// Commits what the handler did; `complete()` first, within the transaction. A StoreError is the
+/// store's and goes on; anything else is the handler's own failure: its posted statement, a deferred
+/// constraint, a transaction that it broke.
+template <class Tx, class Complete>
+std::exception_ptr seal(Tx& tx, const Complete& complete) {
     try {
-        IDEM_FAILPOINT("table: before complete");
-        tx.complete(asked, result);
+        complete();
         IDEM_FAILPOINT("table: before commit");
         tx.commit();
         IDEM_FAILPOINT("table: after commit");
@@ -55,22 +54,21 @@ std::exception_ptr seal(Tx& tx, const ClaimRequest& asked, const std::string& re
     }
 }
 
-/// One transaction of one message, from the claim to the commit, or rolled back.
-template <class Tx>
-Attempted attempt_in(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
+/// One transaction of one message, from the claim to the commit, or rolled back. `claim(verdict)`
+/// says whether the handler is to run, and else why not; `complete()` writes what says that it did.
+template <class Tx, class ClaimStep, class Complete>
+Attempted
+attempt_in(Tx& tx, const Work<Tx>& work, const ClaimStep& claim, const Complete& complete) {
     Attempted end;
     std::exception_ptr error;
     bool done = false;
     try {
-        auto claim = tx.claim(asked);
+        const bool won = claim(end.verdict);
         IDEM_FAILPOINT("table: after claim");
-        const auto* won = std::get_if<Claimed<std::monostate>>(&claim);
-        if (won == nullptr) {
+        if (!won) {
             tx.rollback();
-            end.verdict = verdict_of(std::move(claim));
             return end;
         }
-        end.verdict.attempts = won->attempt;
         done = run_handler(work, tx, error);
     } catch (const StoreError&) {
         if (!tx.conflicted()) {
@@ -79,7 +77,7 @@ Attempted attempt_in(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
         error = std::current_exception();
     }
     if (done) {
-        error = seal(tx, asked, work.result());
+        error = seal(tx, complete);
         done = error == nullptr;
     }
     if (!done) {
@@ -93,6 +91,48 @@ Attempted attempt_in(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work) {
 /// For a transaction that conflicted and is not run again. Nothing happened, nothing is charged.
 inline StoreError conflicted_error(const std::string& advice, const Verdict& last) {
     return {Fault::unavailable, "idem: " + advice + "; the last error: " + what_of(last.error)};
+}
+
+/// Attempts, each in a transaction of its own that is over on return, until one does not conflict.
+/// `attempt(tx)` is one; `outstayed(why)` counts one that outstayed max_handler_time.
+template <class S, class Attempt, class Outstayed>
+Verdict rerun_conflicted(
+    S& store, const Key& key, unsigned reruns, const Attempt& attempt, const Outstayed& outstayed) {
+    for (unsigned rerun = 0;; ++rerun) {
+        if (rerun > 0) {
+            pause_before_rerun(rerun, key);
+        }
+        IDEM_FAILPOINT("table: before begin");
+        auto tx = store.begin();
+        Attempted end;
+        try {
+            end = attempt(tx);
+        } catch (const StoreError& error) {
+            if (error.fault() == Fault::lease_lost) {
+                tx.rollback();
+                outstayed(error.what());
+            }
+            throw;
+        }
+        if (!end.again) {
+            return std::move(end.verdict);
+        }
+        if (rerun >= reruns) {
+            throw conflicted_error("the transaction failed with its surroundings, not by the "
+                                   "handler, in every one of its reruns: retry later",
+                                   end.verdict);
+        }
+    }
+}
+
+/// What an attempt in the user's own transaction came to: there is no rerun in it.
+inline Verdict verdict_in_joined(Attempted&& end) {
+    if (end.again) {
+        const auto error = conflicted_error("retry in a new transaction", end.verdict);
+        end.verdict = failed_verdict(std::make_exception_ptr(error), 0);
+        end.verdict.fault = error.fault();
+    }
+    return std::move(end.verdict);
 }
 
 /// Whether a failure is not counted, as the handler's exception says (semantics.md 3.5).

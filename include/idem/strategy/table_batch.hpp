@@ -53,7 +53,7 @@ public:
         verdicts_.clear();
         held_ = before_;
         for (std::size_t i = 0; i < requests_.size(); ++i) { // duplicates meet the first's record
-            verdicts_.push_back(held_.hold(requests_[i]) ? held_.behind() : single(i));
+            verdicts_.push_back(held_.hold(requests_[i]) ? waiting() : single(i));
             held_.note(requests_[i], verdicts_[i]);
         }
         return std::move(verdicts_);
@@ -99,7 +99,7 @@ private:
         }
         for (std::size_t n = 0; n < of.size(); ++n) {
             if (held_.hold(requests_[of[n]])) {
-                verdicts_[of[n]] = held_.behind();
+                verdicts_[of[n]] = waiting();
             } else if (!handle_one(tx, asked[n], of[n], std::move(claims[n]))) {
                 return false;
             }

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+#ifndef IDEM_DETAIL_SQLITE_FENCE_CALLS_HPP
+#define IDEM_DETAIL_SQLITE_FENCE_CALLS_HPP
+
+// Beside a handler's transaction: where a source starts, what it passed, attempts of an offset.
+
+#include <idem/detail/failpoint.hpp>
+#include <idem/detail/sqlite_alone.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace idem::inline v0::detail {
+
+/// Throws: StoreError.
+inline std::optional<std::uint64_t>
+sqlite_next(SqliteCore& core, std::string_view scope, std::string_view partition) {
+    require_valid(scope, Position{.partition = partition});
+    const auto row = sqlite_read_alone(core, [&](SqliteSession& session) {
+        return core.fences().find(session, scope, partition);
+    });
+    return row && row->handled >= 0
+               ? std::optional<std::uint64_t>(static_cast<std::uint64_t>(row->handled) + 1)
+               : std::nullopt;
+}
+
+/// Throws: StoreError.
+inline void sqlite_passed(SqliteCore& core, std::string_view scope, const Position& position) {
+    require_valid(scope, position);
+    sqlite_write_alone(core, [&](SqliteSession& session) {
+        core.fences().advance(session, scope, position, {}, core.now());
+        IDEM_FAILPOINT("sqlite: before the commit of a passed offset");
+    });
+}
+
+/// Throws: StoreError.
+inline Claim<std::monostate>
+sqlite_peek(SqliteCore& core, std::string_view scope, const Position& position) {
+    require_valid(scope, position);
+    return sqlite_read_alone(core, [&](SqliteSession& session) {
+        return core.fences().judge(session, scope, position);
+    });
+}
+
+inline void sqlite_fence_failure(SqliteCore& core,
+                                 std::string_view scope,
+                                 const Position& position,
+                                 std::string_view why) noexcept {
+    try {
+        require_valid(scope, position);
+        sqlite_write_alone(core, [&](SqliteSession& session) {
+            core.fences().charge(session, scope, position, why, core.now());
+            IDEM_FAILPOINT("sqlite: before the commit of a failure");
+        });
+    } catch (...) { // one attempt less is counted: at worst the message runs once more
+    }
+}
+
+inline void
+sqlite_fence_refunded(SqliteCore& core, std::string_view scope, const Position& position) noexcept {
+    try {
+        require_valid(scope, position);
+        sqlite_write_alone(
+            core, [&](SqliteSession& session) { core.fences().refund(session, scope, position); });
+    } catch (...) { // one attempt more is counted: at worst it dies one delivery earlier
+    }
+}
+
+} // namespace idem::inline v0::detail
+
+#endif // IDEM_DETAIL_SQLITE_FENCE_CALLS_HPP
