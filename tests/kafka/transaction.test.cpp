@@ -109,7 +109,7 @@ TEST_F(KafkaTransactions, transactions_follow_each_other_on_one_producer) {
     for (int round = 1; round <= 3; ++round) {
         auto deliveries = worker.take(2);
         worker.settle(deliveries, worker.handle(deliveries));
-        expect_committed(2 * round);
+        expect_committed(std::int64_t{2} * round);
     }
     expect_outputs(bodies(6));
 }
@@ -334,6 +334,19 @@ TEST_F(KafkaTransactions, options_are_refused_by_name) {
           KafkaSinkOptions{.transactional_id = "x", .transaction_timeout = milliseconds{1}},
           KafkaSinkOptions{.transactional_id = "x", .settings = {{"acks", "0"}}}}) {
         EXPECT_THROW(KafkaSink(source, wrong), std::invalid_argument);
+    }
+}
+
+TEST(KafkaTransactionOptions, a_source_that_reads_what_is_not_committed_gets_no_sink) {
+    KafkaSource source({.servers = "127.0.0.1:1",
+                        .group = "g",
+                        .topics = {"t"},
+                        .settings = {{"isolation.level", "read_uncommitted"}}});
+    try {
+        const KafkaSink sink(source, {.transactional_id = "one"});
+        FAIL() << "accepted";
+    } catch (const std::invalid_argument& error) {
+        EXPECT_NE(std::string(error.what()).find("isolation.level"), std::string::npos);
     }
 }
 

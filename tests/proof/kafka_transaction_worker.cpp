@@ -9,6 +9,7 @@
 
 #include <array>
 #include <chrono>
+#include <memory>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
@@ -58,16 +59,22 @@ void work_plainly(const KafkaWorker& arguments, const std::stop_token& stop) {
     config.set("bootstrap.servers", arguments.servers);
     config.set("linger.ms", "0");
     const auto producer = std::move(config).make(RD_KAFKA_PRODUCER);
+    const std::unique_ptr<rd_kafka_topic_t, decltype(&rd_kafka_topic_destroy)> output(
+        rd_kafka_topic_new(producer.get(), arguments.place.c_str(), nullptr),
+        &rd_kafka_topic_destroy);
     while (!stop.stop_requested()) {
         auto deliveries = source.receive(idem::milliseconds{100}, 10);
         for (const auto& message : deliveries) {
-            rd_kafka_producev(producer.get(),
-                              RD_KAFKA_V_TOPIC(arguments.place.c_str()),
-                              RD_KAFKA_V_PARTITION(message.partition()),
-                              RD_KAFKA_V_VALUE(const_cast<char*>(message.payload().data()),
-                                               message.payload().size()),
-                              RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-                              RD_KAFKA_V_END);
+            if (rd_kafka_produce(output.get(),
+                                 message.partition(),
+                                 RD_KAFKA_MSG_F_COPY,
+                                 const_cast<char*>(message.payload().data()),
+                                 message.payload().size(),
+                                 nullptr,
+                                 0,
+                                 nullptr) != 0) {
+                throw std::runtime_error("not produced");
+            }
         }
         if (rd_kafka_flush(producer.get(), 60'000) != RD_KAFKA_RESP_ERR_NO_ERROR) {
             throw std::runtime_error("not flushed");

@@ -40,7 +40,8 @@ struct KafkaRecord {
 /// A plain producer. With a transactional id: begin(), commit(), abort() too.
 class KafkaProducer {
 public:
-    explicit KafkaProducer(const KafkaServer& server, std::vector<KafkaSetting> settings = {}) {
+    explicit KafkaProducer(const KafkaServer& server,
+                           const std::vector<KafkaSetting>& settings = {}) {
         auto config = server.client();
         config.set("linger.ms", "0");
         config.set("queue.buffering.max.messages", "1000000");

@@ -56,7 +56,7 @@ public:
             const char* value = std::getenv(name);
             return std::filesystem::path(value == nullptr ? "" : value);
         };
-        if (const auto given = variable("IDEM_KAFKA"); !given.empty()) {
+        if (auto given = variable("IDEM_KAFKA"); !given.empty()) {
             return given;
         }
         const auto cache = variable("XDG_CACHE_HOME");

@@ -169,6 +169,7 @@ private:
                 {"RABBITMQ_DIST_PORT", std::to_string(distribution_port_)},
                 {"ERL_EPMD_PORT", std::to_string(epmd_port_)},
                 {"ERL_EPMD_ADDRESS", "127.0.0.1"},
+                {"ERL_AFLAGS", "-start_epmd false"}, // it is ours, or it would outlive the test
                 {"RABBITMQ_MNESIA_BASE", path("mnesia")},
                 {"RABBITMQ_LOG_BASE", path("log")},
                 {"RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")},
@@ -190,7 +191,7 @@ private:
                 epmd(), "-port", std::to_string(epmd_port_), "-address", "127.0.0.1"},
             options);
         const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-        while (!listens(epmd_port_)) {
+        while (!listens(epmd_port_) || !epmd_->running()) {
             if (std::chrono::steady_clock::now() > until || !epmd_->running()) {
                 throw std::runtime_error("epmd does not start, see " + options.output.string());
             }

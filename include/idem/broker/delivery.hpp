@@ -74,6 +74,12 @@ inline constexpr DeliveryPosition delivery_position{}; ///< only by asking for i
 
 namespace detail {
 
+/// The id of a CloudEvent is unique within its source. The source's length keeps `a` + `bc` apart
+/// from `ab` + `c`.
+[[nodiscard]] inline Id cloud_event_id(std::string_view source, std::string_view id) {
+    return {std::to_string(source.size()) + ':' + std::string(source) + std::string(id)};
+}
+
 /// The time in a header::created; none where the text is no such number, or past the year 9999.
 [[nodiscard]] inline std::optional<Timestamp>
 created_of(const std::optional<std::string_view>& text) noexcept {

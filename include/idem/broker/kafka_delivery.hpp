@@ -99,9 +99,8 @@ public:
         });
         Identity identity{.id = Id(key ? *key : message.value_or(std::string_view{})),
                           .created = detail::created_of(created)};
-        if (!key && !message && source && event) { // with its length, so that no two pairs collide
-            identity.id = Id(std::to_string(source->size()) + ':' + std::string(*source) +
-                             std::string(*event));
+        if (!key && !message && source && event) {
+            identity.id = detail::cloud_event_id(*source, *event);
         }
         if (!payload().empty()) {
             identity.fingerprint = fingerprint_of(payload());

@@ -59,6 +59,19 @@ private:
 
 namespace detail {
 
+/// One who reads what is not committed would not wait for the offsets of a transaction in progress
+/// when it comes to own its partition, and handle again what that transaction then commits.
+/// Throws: std::invalid_argument naming the setting.
+inline const KafkaOptions& of_transactions(const KafkaOptions& source) {
+    for (const auto& [name, value] : source.settings) {
+        if (name == "isolation.level" && value != "read_committed") {
+            throw std::invalid_argument("idem: KafkaOptions.settings has isolation.level=" + value +
+                                        ", but a KafkaSink needs read_committed, the default");
+        }
+    }
+    return source;
+}
+
 /// Throws: std::invalid_argument naming the field, or the setting.
 inline KafkaSinkOptions checked(KafkaSinkOptions options) {
     const auto refuse = [](const std::string& problem) {

@@ -121,10 +121,12 @@ public:
     using Transaction = KafkaTransaction;
     static constexpr Covers covers = Covers::redelivered;
 
-    /// Throws: std::invalid_argument naming what is wrong with the options. Connects at the first
-    /// begin().
+    /// Throws: std::invalid_argument naming what is wrong with the options, or with the source's.
+    /// Connects before the source joins its group.
     KafkaSink(KafkaSource& source, KafkaSinkOptions options)
-        : state_(source.options_, source.ownership_, detail::checked(std::move(options))) {}
+        : state_(detail::of_transactions(source.options_),
+                 source.ownership_,
+                 detail::checked(std::move(options))) {}
     KafkaSink(const KafkaSink&) = delete;
     KafkaSink& operator=(const KafkaSink&) = delete;
 

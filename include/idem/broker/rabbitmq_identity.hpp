@@ -26,16 +26,13 @@ namespace idem::inline v0::detail {
     return {};
 }
 
-/// The id of a CloudEvent is unique within its source. The source's length keeps `a` + `bc` apart
-/// from `ab` + `c`.
 template <class Reading>
 [[nodiscard]] std::optional<Id> rabbit_cloud_event(const Reading& message) {
     for (const std::string prefix : {"cloudEvents:", "cloudEvents_", "ce-", "ce_"}) {
         const auto source = message.value(prefix + "source").text;
         const auto id = rabbit_id(message.value(prefix + "id"));
         if (source && id) {
-            return Id(std::to_string(source->size()) + ':' + std::string(*source) +
-                      std::string(id->view()));
+            return cloud_event_id(*source, id->view());
         }
     }
     return {};

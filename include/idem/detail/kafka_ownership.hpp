@@ -56,7 +56,8 @@ public:
         const Lock held = lock();
         auto& found = partitions_[name];
         if (!found) {
-            found.reset(new KafkaPartition{topic, name, number, partitions_.size()});
+            found = std::make_unique<KafkaPartition>(
+                KafkaPartition{topic, name, number, partitions_.size()});
         }
         return *found;
     }

@@ -78,7 +78,7 @@ public:
     /// whatever its arguments.
     /// Throws: StoreError.
     std::optional<RabbitClosing> declare(std::string_view queue, const amqp_table_t& arguments) {
-        const auto missing = declare(queue, amqp_empty_table, true);
+        auto missing = declare(queue, amqp_empty_table, true);
         if (!missing || missing->code != AMQP_NOT_FOUND) {
             return missing;
         }
