@@ -7,15 +7,14 @@
 #include <idem/idem.hpp>
 #include <idem/strategy/broker_transaction.hpp>
 
-#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "interleaved.hpp"
 #include "order.hpp"
@@ -31,16 +30,16 @@ using testing_support::KafkaProducer;
 using testing_support::KafkaServer;
 
 constexpr int partitions = 4;
-constexpr std::uint64_t prepared = 1'200'000; // orders in the topic that all variants read
-constexpr std::uint64_t reserve = 500'000;    // what no variant consumes in a slice
+constexpr std::uint64_t prepared = 600'000;  // orders in the topic that is read as a whole
+constexpr std::uint64_t to_copy = 1'200'000; // in those that are copied, more than that takes
 
-void fill(KafkaServer& server, const std::string& topic) {
-    std::printf("writing %llu messages ...\n", static_cast<unsigned long long>(prepared));
+void fill(KafkaServer& server, const std::string& topic, std::uint64_t count) {
+    std::printf("writing %llu messages ...\n", static_cast<unsigned long long>(count));
     std::fflush(stdout);
     server.create_topic(topic, partitions);
     KafkaProducer producer(server, {{"linger.ms", "20"}, {"batch.size", "1000000"}});
     const std::string payload(100, 'x');
-    for (std::uint64_t number = 0; number < prepared; ++number) {
+    for (std::uint64_t number = 0; number < count; ++number) {
         producer.send({.topic = topic,
                        .partition = static_cast<std::int32_t>(number % partitions),
                        .payload = payload,
@@ -49,72 +48,99 @@ void fill(KafkaServer& server, const std::string& topic) {
     producer.flush();
 }
 
-/// Of a member of a group that reads the topic from its beginning: made anew, with another group,
-/// when little is left.
+/// With more than this waiting in a partition, librdkafka does not fetch for a second.
+const KafkaSetting no_stalls{"queued.min.messages", "1000000"};
+
+/// Reads a whole topic in each slice, as a group of its own that has just joined. A consumer that
+/// lived on would read ahead, some 100,000 messages of each partition, while others are measured.
 template <class Member>
-class Renewed {
+class Reader {
 public:
-    explicit Renewed(std::string name) : name_(std::move(name)) {}
-    template <class Make>
-    void prepare(const Make& make) {
-        if (!member_ || consumed + reserve > prepared) {
-            member_.reset();
-            member_ = make(name_ + '-' + std::to_string(++made_));
-            consumed = 0;
-        }
+    Reader(KafkaServer& server, std::string name) : server_(server), name_(std::move(name)) {}
+    void join() {
+        member_.reset();
+        member_ = std::make_unique<Member>(server_, name_ + '-' + std::to_string(++joined_));
     }
-    Member& operator*() { return *member_; }
-    std::uint64_t consumed = 0;
+    std::uint64_t read() {
+        if (!member_ || member_->consumed == prepared) { // a slice longer than it takes
+            join();
+        }
+        member_->read();
+        return member_->consumed;
+    }
 
 private:
+    KafkaServer& server_;
     std::string name_;
-    int made_ = 0;
+    int joined_ = 0;
     std::unique_ptr<Member> member_;
 };
 
+template <bool claims>
 struct Raw {
-    Raw(const KafkaServer& server, const std::string& group, const std::string& topic)
-        : consumer(server, group, topic) {
-        while (consumer.take(1, [](const rd_kafka_message_t&) {}) == 0) { // it has joined
+    Raw(const KafkaServer& server, const std::string& group)
+        : consumer(server, group, "orders", {no_stalls}) {
+        while (consumed == 0) {
+            take(1);
+        }
+    }
+    void take(std::size_t at_most) {
+        consumed += consumer.take(at_most, [&](const rd_kafka_message_t& record) {
+            if constexpr (claims) {
+                const auto identity = KafkaMessage(record).identity();
+                auto claim = store.claim(
+                    {.key = {"bench", identity.id.view()}, .fingerprint = identity.fingerprint});
+                bytes += record.len;
+                bytes += store.complete(std::get<Claimed<MemoryStore::Ticket>>(claim).ticket, {}) ==
+                                 TicketState::valid
+                             ? 0
+                             : 1;
+            } else {
+                bytes += record.len;
+            }
+        });
+    }
+    void read() {
+        while (consumed < prepared) {
+            take(1'000);
+            consumer.commit_each_second();
         }
     }
     RawKafkaConsumer consumer;
-    std::uint64_t bytes = 0;
+    MemoryStore store{{.max_records = 2 * prepared, .compact = true}};
+    std::uint64_t consumed = 0, bytes = 0;
 };
 
 /// A source with a store of its own: the messages are new to it.
+template <std::size_t batch>
 struct Looped {
-    Looped(const KafkaServer& server, const std::string& group, const std::string& topic)
+    Looped(const KafkaServer& server, const std::string& group)
         : source({.servers = server.address(),
                   .group = group,
-                  .topics = {topic},
-                  .count = 1'000,
-                  .settings = {little_ahead}}) {
-        for (std::size_t left = 1; left > 0;) { // it has joined
+                  .topics = {"orders"},
+                  .settings = {no_stalls}}) {
+        while (consumed == 0) {
             for (auto& delivery : source.receive(milliseconds{100}, 1)) {
                 static_cast<void>(source.settle(delivery, Settlement{}));
-                --left;
+                ++consumed;
             }
         }
     }
-    std::uint64_t run(std::size_t batch) {
-        constexpr std::uint64_t messages = 100'000; // the loop begins slowly, and ends with a poll
+    void read() {
         const IdempotentConsumer consumer(store, DistributedLock{});
         std::stop_source stop;
-        std::atomic<std::uint64_t> handled{0};
         const auto handler =
             consumer.wrap("bench", delivery_id, [&](const KafkaDelivery& delivery) {
                 bytes += delivery.payload().size();
-                if (++handled == messages) {
+                if (++consumed == prepared) {
                     stop.request_stop();
                 }
             });
         idem::run(source, handler, stop.get_token(), {.batch = batch});
-        return handled;
     }
     MemoryStore store{{.max_records = 2 * prepared, .compact = true}};
     KafkaSource source;
-    std::uint64_t bytes = 0;
+    std::uint64_t consumed = 0, bytes = 0; // by the one handler
 };
 
 void loop_row(Report& report, KafkaServer& server) {
@@ -122,45 +148,26 @@ void loop_row(Report& report, KafkaServer& server) {
     if (!report.wants(name)) {
         return;
     }
-    fill(server, "orders");
-    Renewed<Raw> raw("raw");
-    Renewed<Looped> single("single"), batched("batched");
-    auto looped = [&](Renewed<Looped>& member, std::size_t batch) {
-        return [&member, batch](unsigned) {
-            const auto handled = (*member).run(batch);
-            member.consumed += handled;
-            return handled;
-        };
-    };
-    auto renew = [&](Renewed<Looped>& member) {
-        return [&] {
-            member.prepare([&](const std::string& group) {
-                return std::make_unique<Looped>(server, group, "orders");
-            });
-        };
-    };
+    fill(server, "orders", prepared);
+    Reader<Raw<false>> raw(server, "raw");
+    Reader<Raw<true>> by_hand(server, "hand");
+    Reader<Looped<1>> single(server, "single");
+    Reader<Looped<256>> batched(server, "batched");
     report.run({.name = name,
-                .variants = {
-                    {.name = "librdkafka: consume_batch, commit each second",
-                     .step =
-                         [&](unsigned) {
-                             const auto taken =
-                                 (*raw).consumer.take(1'000, [&](const rd_kafka_message_t& record) {
-                                     (*raw).bytes += record.len;
-                                 });
-                             (*raw).consumer.commit_each_second();
-                             raw.consumed += taken;
-                             return taken;
-                         },
-                     .prepare =
-                         [&] {
-                             raw.prepare([&](const std::string& group) {
-                                 return std::make_unique<Raw>(server, group, "orders");
-                             });
-                         }},
-                    {"run, one by one", looped(single, 1), rate_at_least(0.5), renew(single)},
-                    {"run, batch = 256", looped(batched, 256), rate_at_least(0.8), renew(batched)},
-                }});
+                .variants = {{.name = "librdkafka: consume_batch, commit each second",
+                              .step = [&](unsigned) { return raw.read(); },
+                              .prepare = [&] { raw.join(); }},
+                             {.name = "the same, claim and complete by hand",
+                              .step = [&](unsigned) { return by_hand.read(); },
+                              .prepare = [&] { by_hand.join(); }},
+                             {"run, one by one",
+                              [&](unsigned) { return single.read(); },
+                              rate_at_least(0.5),
+                              [&] { single.join(); }},
+                             {"run, batch = 256",
+                              [&](unsigned) { return batched.read(); },
+                              rate_at_least(0.8),
+                              [&] { batched.join(); }}}});
 }
 
 /// A source with its sink.
@@ -197,7 +204,7 @@ void transaction_row(Report& report, KafkaServer& server, std::size_t batch) {
         return;
     }
     const auto topic = "copied-" + size;
-    fill(server, topic);
+    fill(server, topic, to_copy);
     RawKafkaTransactions raw(server, "raw-" + size, topic, "copies");
     Transactions ours(server, "ours-" + size, topic);
     report.run(

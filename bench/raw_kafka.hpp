@@ -30,22 +30,19 @@ inline void require(rd_kafka_error_t* error) {
     }
 }
 
-/// How far a consumer reads ahead, in messages of each partition. By default that is more than a
-/// slice consumes, and would be read while another variant is measured.
-inline const KafkaSetting little_ahead{"queued.min.messages", "10000"};
-
 /// Takes what comes in batches; at most once a second the position is committed, without waiting.
 class RawKafkaConsumer {
 public:
     RawKafkaConsumer(const testing_support::KafkaServer& server,
                      const std::string& group,
-                     const std::string& topic) {
+                     const std::string& topic,
+                     const std::vector<KafkaSetting>& settings = {}) {
         auto config = server.client();
+        config.set(settings);
         config.set("group.id", group);
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "true");
         config.set("auto.offset.reset", "earliest");
-        config.set({little_ahead});
         handle_ = std::move(config).make(RD_KAFKA_CONSUMER);
         rd_kafka_poll_set_consumer(handle_.get());
         queue_.reset(rd_kafka_queue_get_consumer(handle_.get()));
