@@ -75,18 +75,11 @@ int show() {
     return rows == charges && paid == charges ? 0 : 1;
 }
 
-int main(int count, char** arguments) try {
-    const std::vector<std::string> words(arguments + 1, arguments + count);
-    if (words.size() == 3 && words[0] == "worker") {
-        return work(words[1], words[2]);
-    }
-    if (words.empty()) {
-        return show();
-    }
-    std::cout << "usage: kafka_billing\n\nStarts a Kafka server, bills what is in a topic, kills "
-                 "the worker, and counts.\n";
-    return words[0] == "--help" ? 0 : 2;
-} catch (const std::exception& error) {
-    std::cerr << "kafka_billing: " << error.what() << '\n';
-    return 1;
+int main(int count, char** arguments) {
+    return example_main(
+        count,
+        arguments,
+        "Starts a Kafka server, bills what is in a topic, kills the worker, and counts.",
+        [](const std::vector<std::string>& words) { return work(words.at(0), words.at(1)); },
+        show);
 }

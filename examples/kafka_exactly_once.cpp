@@ -75,18 +75,12 @@ int show() {
     return committed.size() == orders && distinct.size() == orders ? 0 : 1;
 }
 
-int main(int count, char** arguments) try {
-    const std::vector<std::string> words(arguments + 1, arguments + count);
-    if (words.size() == 2 && words[0] == "worker") {
-        return work(words[1]);
-    }
-    if (words.empty()) {
-        return show();
-    }
-    std::cout << "usage: kafka_exactly_once\n\nStarts a Kafka server, makes invoices of orders in "
-                 "transactions, kills the worker,\nand counts.\n";
-    return words[0] == "--help" ? 0 : 2;
-} catch (const std::exception& error) {
-    std::cerr << "kafka_exactly_once: " << error.what() << '\n';
-    return 1;
+int main(int count, char** arguments) {
+    return example_main(
+        count,
+        arguments,
+        "Starts a Kafka server, makes invoices of orders in transactions, kills the worker, and "
+        "counts.",
+        [](const std::vector<std::string>& words) { return work(words.at(0)); },
+        show);
 }

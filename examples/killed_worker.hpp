@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdio>
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -48,6 +50,26 @@ int work_and_kill(const std::string& name,
         worker.kill(SIGKILL);
         worker.wait(std::chrono::minutes(1));
     }
+}
+
+/// main() of such a program: without words it calls show(), as a worker work(words).
+template <class Work, class Show>
+int example_main(
+    int count, char** arguments, const char* about, const Work& work, const Show& show) {
+    const std::vector<std::string> words(arguments + 1, arguments + count);
+    try {
+        if (words.empty()) {
+            return show();
+        }
+        if (words[0] == "worker") {
+            return work({words.begin() + 1, words.end()});
+        }
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", arguments[0], error.what());
+        return 1;
+    }
+    std::printf("usage: %s\n\n%s\n", arguments[0], about);
+    return words[0] == "--help" ? 0 : 2;
 }
 
 #endif // EXAMPLES_KILLED_WORKER_HPP

@@ -72,18 +72,11 @@ int show() {
     return rows == charges && paid == charges && !dead.empty() ? 0 : 1;
 }
 
-int main(int count, char** arguments) try {
-    const std::vector<std::string> words(arguments + 1, arguments + count);
-    if (words.size() == 3 && words[0] == "worker") {
-        return work(words[1], words[2]);
-    }
-    if (words.empty()) {
-        return show();
-    }
-    std::cout << "usage: rabbitmq_billing\n\nStarts a RabbitMQ server, bills what is in a queue, "
-                 "kills the worker, and counts.\n";
-    return words[0] == "--help" ? 0 : 2;
-} catch (const std::exception& error) {
-    std::cerr << "rabbitmq_billing: " << error.what() << '\n';
-    return 1;
+int main(int count, char** arguments) {
+    return example_main(
+        count,
+        arguments,
+        "Starts a RabbitMQ server, bills what is in a queue, kills the worker, and counts.",
+        [](const std::vector<std::string>& words) { return work(words.at(0), words.at(1)); },
+        show);
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The settlement table of semantics.md §7, as a Redis server shows it.
-#include "redis_group.hpp"
-
 #include <idem/testing/source_contract.hpp>
 
 #include <memory>
+
+#include "redis_group.hpp"
 
 namespace {
 

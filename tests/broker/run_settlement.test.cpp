@@ -185,6 +185,33 @@ TEST(Run, a_source_that_can_is_told_many_acks_at_once) {
     EXPECT_EQ(observer.settlements.size(), 100U);
 }
 
+TEST(Run, what_is_finished_is_settled_while_the_next_of_its_chain_is_still_at_work) {
+    ScriptedSource source;
+    std::stop_source stop;
+    Events events;
+    Ids ids;
+    for (int i = 0; i < 40; ++i) { // so many that the first two are handed over together
+        ids.push_back(std::to_string(i));
+    }
+    source.put(ids);
+    source.on_settle = [&, settled = 0](Delivery& delivery, const Settlement&) mutable {
+        events.add("settled " + delivery.id);
+        if (++settled == 40) {
+            stop.request_stop();
+        }
+        return Settled::yes;
+    };
+    run_virtually(source,
+                  Handler{[&](const Delivery& delivery, const std::stop_token&) {
+                      if (delivery.id == "1") {
+                          EXPECT_TRUE(events.wait("settled 0"));
+                      }
+                      return verdict(Status::executed);
+                  }},
+                  stop.get_token());
+    EXPECT_EQ(source.ids("ack").size(), 40U);
+}
+
 TEST(Run, impossible_options_are_refused_with_the_field) {
     ScriptedSource source;
     const Handler handler{};

@@ -91,8 +91,10 @@ TYPED_TEST_P(SourceContract, r7_what_must_be_retried_stays_with_the_broker_and_i
 TYPED_TEST_P(SourceContract, r7_2_a_retry_is_held_here_and_handled_again_by_this_consumer) {
     TypeParam broker;
     SettledRows rows;
-    rows.add("m", {failed_with(RetryLater(milliseconds{100})), verdict_with(Status::in_progress),
-                   verdict_with(Status::executed)});
+    rows.add("m",
+             {failed_with(RetryLater(milliseconds{100})),
+              verdict_with(Status::in_progress),
+              verdict_with(Status::executed)});
     rows.publish(broker);
     rows.run_until_settled(broker, 1);
     EXPECT_EQ(rows.starts("m"), 3U);
@@ -182,7 +184,8 @@ TYPED_TEST_P(SourceContract, r9_2_of_many_mixed_nothing_is_lost_and_nothing_left
             rows.add(id, verdict_with(Status::conflict), reason::conflict);
             ++letters;
         } else if (number % 41 == 5) {
-            rows.add(id, {failed_with(RetryLater(milliseconds{100})), verdict_with(Status::executed)});
+            rows.add(id,
+                     {failed_with(RetryLater(milliseconds{100})), verdict_with(Status::executed)});
         } else {
             rows.add(id, verdict_with(number % 2 == 0 ? Status::executed : Status::replayed));
         }
