@@ -5,6 +5,9 @@
 // A worker that stops itself, as by SIGSTOP, at a place that a signal names. To be included before
 // the library's other headers: its failpoints are places.
 
+#ifdef IDEM_DETAIL_FAILPOINT_HPP
+#error "the library's failpoints are no places any more: freeze.hpp is to be included before it"
+#endif
 #include <idem/detail/failpoint.hpp>
 
 #include <atomic>

@@ -186,9 +186,11 @@ private:
             is_frozen_ = false;
             freezing_ = nullptr;
             ended_at_ = done;
-        } else if (!is_frozen_ && done > done_then_ + total_ / 8) { // it has nothing to do
-            kill(member, done);
+        } else if (!is_frozen_ && (done >= total_ || done > done_then_ + total_ / 8)) {
+            kill(member, done); // it has nothing to do; the signal goes with it
             freezing_ = nullptr;
+            ended_at_ = done;
+            next_ -= done < total_ ? 1 : 0; // whoever is busiest then
         } else if (Clock::now() > until_) {
             throw std::runtime_error(is_frozen_ ? "nobody goes on with what a frozen member had"
                                                 : "the member does not stop in mid-work");

@@ -2,6 +2,8 @@
 // Each message of a topic to the same partition of another, until SIGTERM. Arguments: those of
 // KafkaWorker.
 
+#include "proof/freeze.hpp"
+// Before all that has failpoints.
 #include <idem/broker/kafka.hpp>
 #include <idem/broker/kafka_transaction.hpp>
 #include <idem/idem.hpp>
@@ -16,7 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include "proof/freeze.hpp"
 #include "proof/kafka_worker.hpp"
 #include "proof/worker_main.hpp"
 #include "support/kafka_server.hpp"
