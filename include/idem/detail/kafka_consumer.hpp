@@ -67,6 +67,9 @@ public:
             }
             note(*event);
         }
+        if (!has_member_ && !owned_.empty() && !subscribe_) { // it had none when they were assigned
+            take_member();
+        }
         commits_->turn(now, owned_);
         if (auto refusal = commits_->take_refusal()) {
             failures_.keep(*refusal);
@@ -200,7 +203,21 @@ private:
             ownership_.own(*partition);
             owned_.push_back(partition);
         }
-        ownership_.set_member(subscribe_ ? nullptr : kafka_member(handle_.get()));
+        drop_member();
+        if (!subscribe_) {
+            take_member();
+        }
+    }
+    /// Without a generation transactions would not be fenced, so they wait until there is one. One
+    /// that joins anew has first been told to give everything back: what is ours is of this one.
+    void take_member() {
+        auto member = kafka_member(handle_.get());
+        has_member_ = member != nullptr;
+        ownership_.set_member(std::move(member));
+    }
+    void drop_member() {
+        has_member_ = false;
+        ownership_.set_member(nullptr);
     }
     /// Null: it is not ours.
     [[nodiscard]] KafkaPartition* owned(std::string_view topic, std::int32_t number) const {
@@ -219,7 +236,7 @@ private:
         }
     }
     void revoke(Partitions& partitions) {
-        ownership_.set_member(nullptr);
+        drop_member();
         std::vector<KafkaPartition*> leaving;
         for (int i = 0; i < partitions.cnt; ++i) {
             const auto& one = partitions.elems[i];
@@ -236,7 +253,7 @@ private:
         IDEM_FAILPOINT("kafka: revoked");
     }
     void lose_all() {
-        ownership_.set_member(nullptr);
+        drop_member();
         lose(std::vector<KafkaPartition*>(owned_));
     }
     void lose(const std::vector<KafkaPartition*>& leaving) {
@@ -274,7 +291,7 @@ private:
     std::optional<KafkaCommits> commits_; // with the handle
     std::vector<KafkaPartition*> owned_;
     std::string cluster_;
-    bool subscribe_ = false;
+    bool subscribe_ = false, has_member_ = false;
 };
 
 } // namespace idem::inline v0::detail

@@ -55,7 +55,7 @@ peek_fence(PostgresCore& core, std::string_view scope, const Position& position)
 inline void pass_fence(PostgresCore& core, std::string_view scope, const Position& position) {
     require_valid(scope, position);
     for (int again = 0;; ++again) {
-        IDEM_FAILPOINT("postgres: before an offset is passed");
+        IDEM_FAILPOINT("postgres fence: before an offset is passed");
         const auto leg = core.run_under_lock(
             core.fence_lock_of(scope, position.partition),
             {.sql = core.fence_sql().pass, .parameters = fence_parameters(scope, position)},

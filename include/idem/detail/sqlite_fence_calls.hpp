@@ -30,7 +30,7 @@ inline void sqlite_passed(SqliteCore& core, std::string_view scope, const Positi
     require_valid(scope, position);
     sqlite_write_alone(core, [&](SqliteSession& session) {
         core.fences().advance(session, scope, position, {}, core.now());
-        IDEM_FAILPOINT("sqlite: before the commit of a passed offset");
+        IDEM_FAILPOINT("sqlite fence: before the commit of a passed offset");
     });
 }
 
@@ -51,7 +51,7 @@ inline void sqlite_fence_failure(SqliteCore& core,
         require_valid(scope, position);
         sqlite_write_alone(core, [&](SqliteSession& session) {
             core.fences().charge(session, scope, position, why, core.now());
-            IDEM_FAILPOINT("sqlite: before the commit of a failure");
+            IDEM_FAILPOINT("sqlite fence: before the commit of a failure");
         });
     } catch (...) { // one attempt less is counted: at worst the message runs once more
     }

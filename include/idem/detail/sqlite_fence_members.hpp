@@ -20,7 +20,7 @@ inline Claim<std::monostate> SqliteTransaction::advance(std::string_view scope,
                                                         const Position& position) {
     require_valid(scope, position);
     require_intact();
-    IDEM_FAILPOINT("sqlite: before advance");
+    IDEM_FAILPOINT("sqlite fence: before advance");
     std::string owner = detail::draw_nonce();
     auto answer = as_store([&] {
         lock_joined();
@@ -44,7 +44,7 @@ inline Claim<std::monostate> SqliteTransaction::advance(std::string_view scope,
         }
         fences_.push_back(std::move(moved));
     }
-    IDEM_FAILPOINT("sqlite: after advance");
+    IDEM_FAILPOINT("sqlite fence: after advance");
     return answer;
 }
 
