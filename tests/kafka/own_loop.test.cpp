@@ -64,6 +64,18 @@ private:
     detail::KafkaHandle handle_;
 };
 
+/// While it lives the rebalance callback reaches the settler, which goes before the loop's close.
+class Linked {
+public:
+    Linked(OwnLoop& loop, KafkaSettler& settler) : loop_(loop) { loop.settler = &settler; }
+    Linked(const Linked&) = delete;
+    Linked& operator=(const Linked&) = delete;
+    ~Linked() { loop_.settler = nullptr; }
+
+private:
+    OwnLoop& loop_;
+};
+
 KafkaSettlerOptions settler_options(const Topic& topic) {
     return {.producer = {{"bootstrap.servers", topic.server.address()}}};
 }
@@ -75,7 +87,7 @@ TEST(KafkaOwnLoop, a_wrapped_handler_reads_the_users_own_record) {
     topic.write(1, 0, 1); // the second once more
     OwnLoop loop(topic);
     KafkaSettler settler(loop.native(), settler_options(topic));
-    loop.settler = &settler;
+    const Linked linked(loop, settler);
     MemoryStore store;
     IdempotentConsumer consumer{store, DistributedLock{}};
     std::vector<std::string> billed;
@@ -120,7 +132,7 @@ TEST(KafkaOwnLoop, r7_2_a_retry_comes_again_after_the_delay_while_another_partit
     topic.write(2, 0);
     OwnLoop loop(topic);
     KafkaSettler settler(loop.native(), settler_options(topic));
-    loop.settler = &settler;
+    const Linked linked(loop, settler);
     const auto first = loop.next(), second = loop.next();
     ASSERT_TRUE(first && second);
     const auto began = std::chrono::steady_clock::now();

@@ -40,7 +40,8 @@ struct KafkaSettlerOptions {
 /// Concurrency: the thread of the consumer's loop.
 class KafkaSettler {
 public:
-    /// Borrows the consumer, and must go before it.
+    /// Borrows the consumer, and must go before it. rd_kafka_consumer_close() calls the rebalance
+    /// callback once more: close before this goes, or keep the callback from it.
     /// Throws: std::invalid_argument where the consumer stores offsets by itself: it would commit
     /// what was not handled yet.
     explicit KafkaSettler(rd_kafka_t* consumer, KafkaSettlerOptions options = {})

@@ -131,7 +131,7 @@ private:
     struct Handler {
         SettledRows* rows;
         template <class Delivery>
-        [[nodiscard]] Outcome<void> handle(const Delivery& delivery, std::stop_token) const {
+        [[nodiscard]] Outcome<void> handle(const Delivery& delivery, const std::stop_token&) const {
             return Outcome<void>(rows->start(delivery.identity(), delivery.payload()));
         }
     };
