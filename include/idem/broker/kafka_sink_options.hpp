@@ -4,6 +4,7 @@
 
 // Under which name a transactional producer runs, how patient it is, and what its handler sends.
 
+#include <idem/broker/kafka_options.hpp>
 #include <idem/detail/kafka_client.hpp>
 #include <idem/error.hpp>
 

@@ -144,7 +144,6 @@ private:
 
 } // namespace idem::inline v0
 
-#include <idem/detail/sqlite_fence_members.hpp>
 #include <idem/detail/sqlite_transaction_members.hpp>
 
 #endif // IDEM_DETAIL_SQLITE_TRANSACTION_HPP

@@ -239,4 +239,7 @@ inline void SqliteTransaction::finish() noexcept {
 
 } // namespace idem::inline v0
 
+// Behind the members above, which it calls.
+#include <idem/detail/sqlite_fence_members.hpp>
+
 #endif // IDEM_DETAIL_SQLITE_TRANSACTION_MEMBERS_HPP
