@@ -114,29 +114,12 @@ private:
         }
         return ended;
     }
-    /// Of a batch, the retries that stand behind another of their lane: they wait behind it, as if
-    /// they had not started. Which they are; empty: none.
+    /// The retries that stand behind another of their lane wait behind it, as if they had not
+    /// started. Which they are; empty: none.
     std::vector<bool> shelve_behind_retries(Job& job, std::size_t finished) {
         std::vector<bool> behind;
-        if (!in_order || !job.is_batch()) {
-            return behind;
-        }
-        std::vector<std::uint64_t> lanes;
-        for (std::size_t at = job.collected; at < finished; ++at) {
-            const auto& task = job.tasks[at];
-            if (task.settlement.action != Action::retry || task.lost) {
-                continue;
-            }
-            bool waits = false;
-            for (const auto lane : lanes) {
-                waits = waits || lane == task.lane;
-            }
-            if (waits) {
-                behind.resize(finished);
-                behind[at] = true;
-            } else {
-                lanes.push_back(task.lane);
-            }
+        if (in_order && job.is_batch()) {
+            behind = job.behind_retries(finished);
         }
         for (std::size_t at = behind.size(); at-- > job.collected;) {
             if (behind[at]) {

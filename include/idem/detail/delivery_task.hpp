@@ -59,6 +59,29 @@ struct HandlerJob {
         }
         return std::move(tasks[at]);
     }
+    /// Of the first `count` tasks, those that came to retry behind another of their lane that
+    /// did; empty: none.
+    [[nodiscard]] std::vector<bool> behind_retries(std::size_t count) const {
+        std::vector<bool> behind;
+        std::vector<std::uint64_t> lanes;
+        for (std::size_t at = collected; at < count; ++at) {
+            const auto& task = tasks[at];
+            if (task.settlement.action != Action::retry || task.lost) {
+                continue;
+            }
+            bool waits = false;
+            for (const auto lane : lanes) {
+                waits = waits || lane == task.lane;
+            }
+            if (waits) {
+                behind.resize(count);
+                behind[at] = true;
+            } else {
+                lanes.push_back(task.lane);
+            }
+        }
+        return behind;
+    }
 
     std::vector<Task> tasks;
     std::vector<typename Task::Delivery> batch;
