@@ -289,11 +289,5 @@ int run(const Options& options) {
 } // namespace
 
 int main(int argc, char** argv) {
-    const auto options = options_from(argc, argv, "MemoryStore beside maps with the same record.");
-    try {
-        return run(options);
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "\n%s: %s\n", argv[0], error.what());
-        return 1;
-    }
+    return bench_main(argc, argv, "MemoryStore beside maps with the same record.", {}, run);
 }

@@ -581,18 +581,10 @@ int run(const Options& options) {
 } // namespace idem::bench
 
 int main(int argc, char** argv) {
-    const auto options = idem::bench::options_from(argc,
-                                                   argv,
-                                                   "Compares idem over PostgreSQL with raw libpq, "
-                                                   "on a durable server that it starts and ends.");
-    if (const auto missing = idem::testing_support::PostgresServer::missing(); !missing.empty()) {
-        std::fprintf(stderr, "%s: %s\n", argv[0], missing.c_str());
-        return 1;
-    }
-    try {
-        return idem::bench::run(options);
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "\n%s: %s\n", argv[0], error.what());
-        return 1;
-    }
+    return idem::bench::bench_main(argc,
+                                   argv,
+                                   "Compares idem over PostgreSQL with raw libpq, on a durable "
+                                   "server that it starts and ends.",
+                                   idem::testing_support::PostgresServer::missing(),
+                                   idem::bench::run);
 }

@@ -153,20 +153,10 @@ int run(const Options& options) {
 } // namespace idem::bench
 
 int main(int argc, char** argv) {
-    const auto options = idem::bench::options_from(argc,
-                                                   argv,
-                                                   "Compares idem::run over RabbitMQ with "
-                                                   "rabbitmq-c, on a server that it starts and "
-                                                   "ends.");
-    if (const auto missing = idem::testing_support::RabbitServer::missing_program();
-        !missing.empty()) {
-        std::fprintf(stderr, "%s: %s\n", argv[0], missing.c_str());
-        return 1;
-    }
-    try {
-        return idem::bench::run(options);
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "\n%s: %s\n", argv[0], error.what());
-        return 1;
-    }
+    return idem::bench::bench_main(
+        argc,
+        argv,
+        "Compares idem::run over RabbitMQ with rabbitmq-c, on a server that it starts and ends.",
+        idem::testing_support::RabbitServer::missing_program(),
+        idem::bench::run);
 }

@@ -271,6 +271,23 @@ private:
     bool wrong_ = false, titled_ = false;
 };
 
+/// main() of a benchmark. `missing`: the server that cannot be started here, and why; empty: none.
+template <class Run>
+int bench_main(
+    int argc, char** argv, const char* about, const std::string& missing, const Run& run) {
+    const auto options = options_from(argc, argv, about);
+    if (!missing.empty()) {
+        std::fprintf(stderr, "%s: %s\n", argv[0], missing.c_str());
+        return 1;
+    }
+    try {
+        return run(options);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "\n%s: %s\n", argv[0], error.what());
+        return 1;
+    }
+}
+
 } // namespace idem::bench
 
 #endif // IDEM_BENCH_REPORT_HPP

@@ -250,12 +250,10 @@ int run(const Options& options) {
 } // namespace idem::bench
 
 int main(int argc, char** argv) {
-    const auto options = idem::bench::options_from(
-        argc, argv, "Compares idem over SQLite with raw sqlite3, in files of its own.");
-    try {
-        return idem::bench::run(options);
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "\n%s: %s\n", argv[0], error.what());
-        return 1;
-    }
+    return idem::bench::bench_main(
+        argc,
+        argv,
+        "Compares idem over SQLite with raw sqlite3, in files of its own.",
+        {},
+        idem::bench::run);
 }

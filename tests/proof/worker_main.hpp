@@ -6,39 +6,15 @@
 
 #include <idem/observer.hpp>
 
-#include <csignal>
-#include <ctime>
 #include <exception>
 #include <iostream>
-#include <stop_token>
 #include <string>
-#include <thread>
 #include <unistd.h>
 #include <vector>
 
+#include "../../examples/stop_signal.hpp"
+
 namespace idem::proof {
-
-/// SIGTERM as a stop token. To be made before any other thread, which inherit that it is blocked.
-class StopSignal {
-public:
-    StopSignal() {
-        sigemptyset(&signals_);
-        sigaddset(&signals_, SIGTERM);
-        pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-        waiter_ = std::jthread([this](const std::stop_token& over) {
-            const timespec pause{.tv_sec = 0, .tv_nsec = 50'000'000};
-            while (!over.stop_requested() && sigtimedwait(&signals_, nullptr, &pause) < 0) {
-            }
-            stop_.request_stop();
-        });
-    }
-    [[nodiscard]] std::stop_token token() const { return stop_.get_token(); }
-
-private:
-    sigset_t signals_{};
-    std::stop_source stop_;
-    std::jthread waiter_;
-};
 
 /// To the worker's log, which a failed proof shows.
 class PrintFailures final : public Observer {
