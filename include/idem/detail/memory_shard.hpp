@@ -73,10 +73,12 @@ public:
     /// Grows with every call, so with every claim of a key.
     [[nodiscard]] std::uint64_t next_fence() noexcept { return ++last_fence_; }
     void prefetch(std::uint64_t hash) const noexcept { table_.prefetch(hash); }
-    /// The same once that is there, under the lock.
-    void prefetch_free(std::uint64_t hash) const noexcept {
+    /// The same once that is there, under the lock: for the slot that add() will take.
+    void make_ready(std::uint64_t hash, const MemoryMoment& now) noexcept {
         if (!table_.is_empty()) {
-            table_.block(hash, 0).prefetch_free(hash);
+            auto& block = table_.block(hash, 0);
+            drop_ended(block, now); // as add() would, and take another slot for it
+            block.prefetch_free(hash);
         }
     }
 

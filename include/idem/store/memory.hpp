@@ -82,12 +82,14 @@ public:
                 const auto some = part_of(requests, from);
                 for (std::size_t i = 0; i < some.size(); ++i) {
                     keys[i] = filed(some[i]);
+                }
+                for (std::size_t i = 0; i < some.size(); ++i) { // close together: pages too overlap
                     shards_.of(keys[i].digest.high).prefetch(keys[i].digest.high);
                 }
                 for (std::size_t i = 0; i < some.size(); ++i) {
                     auto& shard = shards_.of(keys[i].digest.high);
                     const std::scoped_lock lock(shard.mutex);
-                    shard.prefetch_free(keys[i].digest.high);
+                    shard.make_ready(keys[i].digest.high, moment);
                 }
                 for (std::size_t i = 0; i < some.size(); ++i) {
                     claims.push_back(claim_at(some[i], keys[i], moment));
