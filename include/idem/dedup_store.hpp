@@ -129,6 +129,7 @@ concept BatchStore = DedupStore<S> && requires(S& store,
 };
 
 /// | issue(scope, ttl, intent) | a fresh token that nobody can guess, claimable by one id         |
+/// |                           | std::invalid_argument for a ttl of 0 or less                     |
 /// | claim, request.token set  | issued → held by key.id; the same id again as any other key      |
 /// |                           | another id is Refused: spent; an unknown token: unknown          |
 /// |                           | ttl is tested at the first claim only: expired                   |
@@ -139,6 +140,16 @@ concept TokenStore = DedupStore<S> &&
     requires(S& store, std::string_view scope, seconds ttl, const Fingerprint& intent) {
     { store.issue(scope, ttl, intent) } -> std::same_as<std::string>;
 };
+
+namespace detail {
+/// For TokenStores. Throws: std::invalid_argument.
+inline void require_ttl(seconds ttl) {
+    if (ttl <= seconds{0}) {
+        throw std::invalid_argument("idem: ttl is " + std::to_string(ttl.count()) +
+                                    " s; a token needs at least 1 s to be redeemed in");
+    }
+}
+} // namespace detail
 
 /// | refund(ticket)            | abandon, and the attempt is not counted                          |
 template <class S>

@@ -105,8 +105,9 @@ public:
             .front();
     }
 
-    /// Throws: StoreError.
+    /// Throws: StoreError; std::invalid_argument.
     std::string issue(std::string_view scope, seconds ttl, const Fingerprint& intent) {
+        require_ttl(ttl);
         auto token = fresh_token();
         require_valid({scope, token});
         const auto leg = core_.run_alone({{sql_.issue,

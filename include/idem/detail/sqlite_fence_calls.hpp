@@ -13,59 +13,64 @@
 
 namespace idem::inline v0::detail {
 
-/// Throws: StoreError.
-inline std::optional<std::uint64_t>
-sqlite_next(SqliteCore& core, std::string_view scope, std::string_view partition) {
-    require_valid(scope, Position{.partition = partition});
-    const auto row = sqlite_read_alone(core, [&](SqliteSession& session) {
-        return core.fences().find(session, scope, partition);
-    });
-    return row && row->handled >= 0
-               ? std::optional<std::uint64_t>(static_cast<std::uint64_t>(row->handled) + 1)
-               : std::nullopt;
-}
+class SqliteFenceCalls {
+public:
+    explicit SqliteFenceCalls(SqliteCore& core) : core_(core) {}
 
-/// Throws: StoreError.
-inline void sqlite_passed(SqliteCore& core, std::string_view scope, const Position& position) {
-    require_valid(scope, position);
-    sqlite_write_alone(core, [&](SqliteSession& session) {
-        core.fences().advance(session, scope, position, {}, core.now());
-        IDEM_FAILPOINT("sqlite fence: before the commit of a passed offset");
-    });
-}
-
-/// Throws: StoreError.
-inline Claim<std::monostate>
-sqlite_peek(SqliteCore& core, std::string_view scope, const Position& position) {
-    require_valid(scope, position);
-    return sqlite_read_alone(core, [&](SqliteSession& session) {
-        return core.fences().judge(session, scope, position);
-    });
-}
-
-inline void sqlite_fence_failure(SqliteCore& core,
-                                 std::string_view scope,
-                                 const Position& position,
-                                 std::string_view why) noexcept {
-    try {
-        require_valid(scope, position);
-        sqlite_write_alone(core, [&](SqliteSession& session) {
-            core.fences().charge(session, scope, position, why, core.now());
-            IDEM_FAILPOINT("sqlite fence: before the commit of a failure");
+    /// Throws: StoreError.
+    std::optional<std::uint64_t> next(std::string_view scope, std::string_view partition) {
+        require_valid(scope, Position{.partition = partition});
+        const auto row = sqlite_read_alone(core_, [&](SqliteSession& session) {
+            return core_.fences().find(session, scope, partition);
         });
-    } catch (...) { // one attempt less is counted: at worst the message runs once more
+        return row && row->handled >= 0
+                   ? std::optional<std::uint64_t>(static_cast<std::uint64_t>(row->handled) + 1)
+                   : std::nullopt;
     }
-}
 
-inline void
-sqlite_fence_refunded(SqliteCore& core, std::string_view scope, const Position& position) noexcept {
-    try {
+    /// Throws: StoreError.
+    void passed(std::string_view scope, const Position& position) {
         require_valid(scope, position);
-        sqlite_write_alone(
-            core, [&](SqliteSession& session) { core.fences().refund(session, scope, position); });
-    } catch (...) { // one attempt more is counted: at worst it dies one delivery earlier
+        sqlite_write_alone(core_, [&](SqliteSession& session) {
+            core_.fences().advance(session, scope, position, {}, core_.now());
+            IDEM_FAILPOINT("sqlite fence: before the commit of a passed offset");
+        });
     }
-}
+
+    /// Throws: StoreError.
+    Claim<std::monostate> peek(std::string_view scope, const Position& position) {
+        require_valid(scope, position);
+        return sqlite_read_alone(core_, [&](SqliteSession& session) {
+            return core_.fences().judge(session, scope, position);
+        });
+    }
+
+    void record_failure(std::string_view scope,
+                        const Position& position,
+                        std::string_view why) noexcept {
+        try {
+            require_valid(scope, position);
+            sqlite_write_alone(core_, [&](SqliteSession& session) {
+                core_.fences().charge(session, scope, position, why, core_.now());
+                IDEM_FAILPOINT("sqlite fence: before the commit of a failure");
+            });
+        } catch (...) { // one attempt less is counted: at worst the message runs once more
+        }
+    }
+
+    void refund_failure(std::string_view scope, const Position& position) noexcept {
+        try {
+            require_valid(scope, position);
+            sqlite_write_alone(core_, [&](SqliteSession& session) {
+                core_.fences().refund(session, scope, position);
+            });
+        } catch (...) { // one attempt more is counted: at worst it dies one delivery earlier
+        }
+    }
+
+private:
+    SqliteCore& core_;
+};
 
 } // namespace idem::inline v0::detail
 

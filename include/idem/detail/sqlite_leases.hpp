@@ -128,10 +128,7 @@ public:
 
     /// Throws: StoreError; std::invalid_argument.
     std::string issue(std::string_view scope, seconds ttl, const Fingerprint& intent) {
-        if (ttl <= seconds{0}) {
-            throw std::invalid_argument("idem: ttl is " + std::to_string(ttl.count()) +
-                                        " s; a token needs at least 1 s to be redeemed in");
-        }
+        require_ttl(ttl);
         auto token = fresh_token();
         require_valid({scope, token});
         constexpr seconds remembered{604'800};

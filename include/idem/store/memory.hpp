@@ -139,9 +139,10 @@ public:
     }
 
     /// A token of 32 hexadecimal digits, good for a first redeem within `ttl`. It is remembered as
-    /// expired for seven days more.
+    /// expired for seven days more. Throws: as claim(); std::invalid_argument for a ttl of 0 or less.
     [[nodiscard]] std::string
     issue(std::string_view scope, seconds ttl, const Fingerprint& intent) {
+        detail::require_ttl(ttl);
         auto token = detail::fresh_token();
         const auto key = filed(Key{scope, token});
         auto& shard = shards_.of(key.digest.high);

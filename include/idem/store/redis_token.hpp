@@ -27,6 +27,7 @@ public:
     [[nodiscard]] std::string
     issue(std::string_view scope, seconds ttl, const Fingerprint& intent = {}) {
         require_valid({scope, "token"});
+        detail::require_ttl(ttl);
         detail::require_redis_times(ttl, remembered, "ttl");
         const auto record = detail::pack_redis_record({.state = detail::RedisState::issued,
                                                        .fingerprint = intent,

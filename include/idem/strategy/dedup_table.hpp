@@ -56,12 +56,6 @@ struct DedupTable {
 private:
     template <class Tx>
     static detail::Attempted attempt(Tx& tx, const ClaimRequest& asked, const Work<Tx>& work);
-    /// One attempt with its reruns, each in a transaction of its own that is over on return.
-    template <TransactionalStore S>
-    Verdict run_attempt(S& store,
-                        const ClaimRequest& asked,
-                        const Work<typename S::Transaction>& work,
-                        bool charged) const;
 };
 
 template <TransactionalStore S>
@@ -71,45 +65,27 @@ DedupTable::run(S& store, const Request& request, const Work<typename S::Transac
     if (Verdict known; request.redelivered && detail::look_first(store, asked, known)) {
         return known;
     }
-    if (asked.max_attempts == request.max_attempts) {
-        auto verdict = run_attempt(store, asked, work, false);
-        if (verdict.status == Status::failed) {
-            detail::charge(store, asked, verdict);
-        }
-        return verdict;
+    const bool charged = asked.max_attempts != request.max_attempts; // by look_first()
+    auto verdict = detail::counted_once(
+        charged,
+        [&] {
+            return detail::rerun_conflicted(
+                store,
+                asked.key,
+                reruns,
+                [&](auto& tx) { return attempt(tx, asked, work); },
+                [&](const char* why) {
+                    if (!charged) {
+                        store.record_failure(asked, why);
+                    }
+                });
+        },
+        [&](const Verdict& failed) { detail::charge(store, asked, failed); },
+        [&] { detail::refund(store, asked); });
+    if (charged && verdict.attempts > 0) {
+        --verdict.attempts;
     }
-    try { // charged in advance
-        auto verdict = run_attempt(store, asked, work, true);
-        if (detail::counts_for_nothing(verdict)) {
-            detail::refund(store, asked);
-        }
-        if (verdict.attempts > 0) {
-            --verdict.attempts;
-        }
-        return verdict;
-    } catch (const StoreError& error) {
-        if (error.fault() == Fault::unavailable || error.fault() == Fault::rejected) {
-            detail::refund(store, asked);
-        }
-        throw;
-    }
-}
-
-template <TransactionalStore S>
-Verdict DedupTable::run_attempt(S& store,
-                                const ClaimRequest& asked,
-                                const Work<typename S::Transaction>& work,
-                                bool charged) const {
-    return detail::rerun_conflicted(
-        store,
-        asked.key,
-        reruns,
-        [&](auto& tx) { return attempt(tx, asked, work); },
-        [&](const char* why) {
-            if (!charged) {
-                store.record_failure(asked, why);
-            }
-        });
+    return verdict;
 }
 
 template <TransactionalStore S>

@@ -52,30 +52,24 @@ struct OffsetFence {
         if (Verdict known; request.redelivered && look_first(store, request, known, charged)) {
             return known;
         }
-        try {
-            auto verdict = detail::rerun_conflicted(
-                store,
-                request.key,
-                reruns,
-                [&](auto& tx) { return attempt(tx, request, work, charged); },
-                [&](const char*) {
-                    if (!charged) {
-                        charge(store, request, detail::failed_verdict(std::current_exception(), 0));
-                    }
-                });
-            if (charged && detail::counts_for_nothing(verdict)) {
-                refund(store, request);
-            } else if (!charged && verdict.status == Status::failed) {
-                charge(store, request, verdict);
-            }
-            return verdict;
-        } catch (const StoreError& error) {
-            if (charged &&
-                (error.fault() == Fault::unavailable || error.fault() == Fault::rejected)) {
-                refund(store, request);
-            }
-            throw;
-        }
+        return detail::counted_once(
+            charged,
+            [&] {
+                return detail::rerun_conflicted(
+                    store,
+                    request.key,
+                    reruns,
+                    [&](auto& tx) { return attempt(tx, request, work, charged); },
+                    [&](const char*) {
+                        if (!charged) {
+                            charge(store,
+                                   request,
+                                   detail::failed_verdict(std::current_exception(), 0));
+                        }
+                    });
+            },
+            [&](const Verdict& failed) { charge(store, request, failed); },
+            [&] { refund(store, request); });
     }
     /// In a transaction that the user has open: no rerun, no attempt is counted.
     template <FencedStore S>

@@ -163,6 +163,27 @@ void refund(S& store, const ClaimRequest& asked) noexcept {
     }
 }
 
+/// Runs a message and counts its failure once: `charge(verdict)` after it, or, where look_first()
+/// has `charged` it in advance, `refund()` takes that back if it counts for nothing.
+/// Throws: StoreError.
+template <class Run, class Charge, class Refund>
+Verdict counted_once(bool charged, const Run& run, const Charge& charge, const Refund& refund) {
+    try {
+        auto verdict = run();
+        if (charged && counts_for_nothing(verdict)) {
+            refund();
+        } else if (!charged && verdict.status == Status::failed) {
+            charge(verdict);
+        }
+        return verdict;
+    } catch (const StoreError& error) {
+        if (charged && (error.fault() == Fault::unavailable || error.fault() == Fault::rejected)) {
+            refund();
+        }
+        throw;
+    }
+}
+
 /// Of a delivery that was delivered before: answers what is decided already, without the handler's
 /// transaction, and charges the attempt before it, so that crash loops end (semantics.md 3.3).
 /// True: `verdict` is the answer.

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <stdexcept>
 #include <string>
 
 namespace idem::inline v0::testing {
@@ -41,6 +42,12 @@ TYPED_TEST_P(TokenStoreContract, tokens_are_fresh_and_hold_128_bits_at_least) {
     }
     EXPECT_EQ(tokens.size(), 100U);
     EXPECT_GE(tokens.begin()->size(), 22U) << "128 bits in base 64";
+}
+
+TYPED_TEST_P(TokenStoreContract, a_token_without_time_to_be_redeemed_is_refused) {
+    for (const auto ttl : {seconds{0}, seconds{-1}, seconds::min()}) {
+        EXPECT_THROW(static_cast<void>(this->issue(ttl)), std::invalid_argument);
+    }
 }
 
 TYPED_TEST_P(TokenStoreContract, r6_1_an_issued_token_is_redeemed_and_replays_to_the_same_message) {
@@ -157,6 +164,7 @@ TYPED_TEST_P(TokenStoreContract, r6_1_a_token_of_the_client_is_made_by_its_first
 
 REGISTER_TYPED_TEST_SUITE_P(TokenStoreContract,
                             tokens_are_fresh_and_hold_128_bits_at_least,
+                            a_token_without_time_to_be_redeemed_is_refused,
                             r6_1_an_issued_token_is_redeemed_and_replays_to_the_same_message,
                             r6_1_another_message_finds_the_token_spent,
                             of_64_messages_with_one_token_one_redeems_it,
