@@ -71,8 +71,7 @@ public:
             return;
         }
         IDEM_FAILPOINT("kafka: before init");
-        const auto step = repeat(
-            until, [this](int time) { return rd_kafka_init_transactions(handle_.get(), time); });
+        const auto step = repeat(until, rd_kafka_init_transactions);
         if (step.end != KafkaStep::End::done) {
             if (step.end != KafkaStep::End::late) {
                 discard();
@@ -84,8 +83,7 @@ public:
     /// Throws: StoreError.
     void begin() {
         refusal_.reset();
-        const auto step = repeat(std::chrono::steady_clock::now(),
-                                 [this](int) { return rd_kafka_begin_transaction(handle_.get()); });
+        const auto step = begin_now();
         if (step.end != KafkaStep::End::done) {
             discard();
             throw step.error("beginning a transaction");
@@ -113,14 +111,13 @@ public:
         if (auto step = flush(until); step.end != KafkaStep::End::done) {
             return step;
         }
-        return repeat(until, [&](int time) {
-            return rd_kafka_send_offsets_to_transaction(handle_.get(), offsets, member, time);
+        return repeat(until, [&](rd_kafka_t* handle, int time) {
+            return rd_kafka_send_offsets_to_transaction(handle, offsets, member, time);
         });
     }
     /// Late, broken: only reading back tells. Abort: abort() tells, where it succeeds.
     KafkaStep commit(KafkaDeadline until) {
-        auto step = repeat(
-            until, [this](int time) { return rd_kafka_commit_transaction(handle_.get(), time); });
+        auto step = repeat(until, rd_kafka_commit_transaction);
         in_transaction_ = step.end != KafkaStep::End::done;
         return step;
     }
@@ -130,8 +127,7 @@ public:
         if (!in_transaction_) {
             return true;
         }
-        const auto step = repeat(
-            until, [this](int time) { return rd_kafka_abort_transaction(handle_.get(), time); });
+        const auto step = repeat(until, rd_kafka_abort_transaction);
         in_transaction_ = false;
         if (step.end != KafkaStep::End::done) {
             discard();
@@ -176,30 +172,33 @@ private:
             });
         handle_ = std::move(config).make(RD_KAFKA_PRODUCER);
     }
+    /// Late: the same call may help.
+    static KafkaStep::End end_of(const rd_kafka_error_t* error) {
+        if (rd_kafka_error_is_fatal(error) != 0) {
+            return KafkaStep::End::broken;
+        }
+        if (rd_kafka_error_txn_requires_abort(error) != 0) {
+            return KafkaStep::End::abort;
+        }
+        return rd_kafka_error_is_retriable(error) != 0 ? KafkaStep::End::late
+                                                       : KafkaStep::End::broken;
+    }
+    KafkaStep begin_now() {
+        return repeat(std::chrono::steady_clock::now(),
+                      [](rd_kafka_t* handle, int) { return rd_kafka_begin_transaction(handle); });
+    }
     /// The same call again, while its error says that this may help.
     template <class Call>
     KafkaStep repeat(KafkaDeadline until, const Call& call) {
         for (;;) {
-            const KafkaError error(call(kafka_time_left(until)));
+            const KafkaError error(call(handle_.get(), kafka_time_left(until)));
             if (!error) {
                 return {};
             }
-            KafkaStep step{.code = rd_kafka_error_code(error.get()),
+            KafkaStep step{.end = end_of(error.get()),
+                           .code = rd_kafka_error_code(error.get()),
                            .text = rd_kafka_error_string(error.get())};
-            if (rd_kafka_error_is_fatal(error.get()) != 0) {
-                step.end = KafkaStep::End::broken;
-                return step;
-            }
-            if (rd_kafka_error_txn_requires_abort(error.get()) != 0) {
-                step.end = KafkaStep::End::abort;
-                return step;
-            }
-            if (rd_kafka_error_is_retriable(error.get()) == 0) {
-                step.end = KafkaStep::End::broken;
-                return step;
-            }
-            if (kafka_time_left(until) == 0) {
-                step.end = KafkaStep::End::late;
+            if (step.end != KafkaStep::End::late || kafka_time_left(until) == 0) {
                 return step;
             }
             rd_kafka_poll(handle_.get(), 5);
@@ -219,8 +218,7 @@ private:
                 return {};
             }
             // Nothing else tells the state: in this one it is refused, in a failed one with why.
-            auto state = repeat(std::chrono::steady_clock::now(),
-                                [this](int) { return rd_kafka_begin_transaction(handle_.get()); });
+            auto state = begin_now();
             if (state.code != RD_KAFKA_RESP_ERR__STATE) {
                 return state;
             }
