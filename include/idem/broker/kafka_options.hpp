@@ -29,7 +29,10 @@ enum class KafkaStart { earliest, latest, refuse };
 struct KafkaOptions {
     std::string servers; ///< host:port,host:port; of librdkafka: bootstrap.servers
     std::string group;
-    std::vector<std::string> topics; ///< one that begins with ^ is a pattern
+    /// One that begins with ^ is a pattern, a POSIX extended regular expression. It takes in topics
+    /// that are made later, within topic.metadata.refresh.interval.ms (5 minutes), and leaves out
+    /// Kafka's own and dead letters: dead_letter_topic, or else all that end in ".dead".
+    std::vector<std::string> topics;
     std::string dead_letter_topic{}; ///< default: that of the message + ".dead"
     std::string topic_epoch{};       ///< to be changed when a topic is made anew
     KafkaRebalance rebalance = KafkaRebalance::eager;
@@ -74,6 +77,78 @@ inline constexpr KafkaOwnSetting kafka_own_settings[] = {
     {"request.required.acks", nullptr},
 };
 
+[[nodiscard]] inline bool is_kafka_pattern(std::string_view topic) noexcept {
+    return topic.starts_with('^');
+}
+/// What librdkafka is to be told never to match: dead letters would come back for ever, each time
+/// as those of a new topic. In its form, a list of patterns; empty: no pattern is asked for.
+[[nodiscard]] inline std::string kafka_unmatched(const KafkaOptions& options) {
+    std::string unmatched;
+    for (const auto& topic : options.topics) {
+        if (!is_kafka_pattern(topic) || !unmatched.empty()) {
+            continue;
+        }
+        for (const auto& [name, value] : options.settings) {
+            if (name == "topic.blacklist" && !value.empty()) {
+                unmatched = value;
+                unmatched += ',';
+            }
+        }
+        unmatched += "^__consumer_offsets$,^__transaction_state$,";
+        if (options.dead_letter_topic.empty()) {
+            unmatched += "[.]dead$";
+        } else {
+            unmatched += '^';
+            for (const char each : options.dead_letter_topic) { // of a name's characters, one means
+                unmatched += each == '.' ? std::string("[.]") : std::string(1, each); // something
+            }
+            unmatched += '$';
+        }
+    }
+    return unmatched;
+}
+/// Throws: std::invalid_argument in librdkafka's words.
+inline void require_kafka_pattern(const std::string& pattern) {
+    if (pattern.find(',') == std::string::npos) { // else a list of them; subscribe refuses it later
+        KafkaConfig().set("topic.blacklist", pattern);
+    }
+}
+
+/// Throws: std::invalid_argument naming what is wrong with the topics.
+inline void require_kafka_topics(const KafkaOptions& options) {
+    const auto refuse = [](const std::string& problem) {
+        throw std::invalid_argument("idem: KafkaOptions." + problem);
+    };
+    if (options.topics.empty()) {
+        refuse("topics is empty");
+    }
+    const bool leaves_out = options.dead_letter_topic.empty() && !kafka_unmatched(options).empty();
+    for (auto topic = options.topics.begin(); topic != options.topics.end(); ++topic) {
+        if (topic->empty()) {
+            refuse("topics has an empty name");
+        }
+        if (*topic == options.dead_letter_topic) {
+            refuse("dead_letter_topic is one of topics: " + *topic);
+        }
+        for (auto other = options.topics.begin(); other != topic; ++other) {
+            if (*other == *topic) {
+                refuse("topics has " + *topic + " twice");
+            }
+        }
+        if (is_kafka_pattern(*topic)) {
+            try {
+                require_kafka_pattern(*topic);
+            } catch (const std::invalid_argument& error) {
+                refuse("topics has a pattern that is none: " + std::string(error.what()));
+            }
+        } else if (leaves_out && topic->ends_with(".dead")) {
+            refuse("topics has " + *topic +
+                   " beside a pattern, which leaves out what ends in .dead; take two sources, or "
+                   "say dead_letter_topic");
+        }
+    }
+}
+
 /// Throws: std::invalid_argument naming the field, or the setting.
 inline KafkaOptions checked(KafkaOptions options) {
     const auto refuse = [](const std::string& problem) {
@@ -85,16 +160,11 @@ inline KafkaOptions checked(KafkaOptions options) {
     if (options.group.empty()) {
         refuse("group is empty");
     }
-    if (options.topics.empty()) {
-        refuse("topics is empty");
-    }
-    for (const auto& topic : options.topics) {
-        if (topic.empty()) {
-            refuse("topics has an empty name");
-        }
-        if (topic == options.dead_letter_topic) {
-            refuse("dead_letter_topic is one of topics: " + topic);
-        }
+    require_kafka_topics(options);
+    if (options.offsets != nullptr && !options.ordered) {
+        refuse(
+            "ordered is false, but offsets keeps one offset of a partition: what a later message "
+            "passed would never be handled");
     }
     if (options.count == 0 || options.window == 0 || options.commit_count == 0) {
         refuse("count, window and commit_count must be at least 1");
@@ -120,6 +190,9 @@ inline KafkaConfig kafka_consumer_config(const KafkaOptions& options) {
     config.set(options.settings);
     config.set("bootstrap.servers", options.servers);
     config.set("group.id", options.group);
+    if (const auto unmatched = kafka_unmatched(options); !unmatched.empty()) {
+        config.set("topic.blacklist", unmatched);
+    }
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
     config.set("max.poll.interval.ms", std::to_string(options.max_poll_interval.count()));

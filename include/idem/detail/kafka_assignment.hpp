@@ -168,8 +168,8 @@ private:
         }
     }
     void change(rd_kafka_t* consumer, Partitions& partitions, bool gained) {
-        const std::string_view protocol = rd_kafka_rebalance_protocol(consumer);
-        if (protocol == "COOPERATIVE") {
+        const char* const protocol = rd_kafka_rebalance_protocol(consumer); // null: it is closed
+        if (protocol != nullptr && std::string_view(protocol) == "COOPERATIVE") {
             const KafkaError error(gained ? rd_kafka_incremental_assign(consumer, &partitions)
                                           : rd_kafka_incremental_unassign(consumer, &partitions));
             if (error) {

@@ -81,12 +81,38 @@ using KafkaError = std::unique_ptr<rd_kafka_error_t, KafkaDestroy<rd_kafka_error
     }
 }
 
-/// The text names the code, then the server's or librdkafka's own words.
+/// What a human may do about it; empty: it depends.
+[[nodiscard]] inline std::string_view kafka_advice(rd_kafka_resp_err_t code) noexcept {
+    switch (code) {
+    case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+    case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+    case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
+        return "correct the credentials in the settings: sasl.mechanism, sasl.username, "
+               "sasl.password";
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+        return "allow this user READ of a topic that is consumed, WRITE to one that is written to";
+    case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+        return "allow this user READ of the group";
+    case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+        return "allow this user WRITE to the topic, or IDEMPOTENT_WRITE of the cluster";
+    case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+        return "allow this user WRITE and DESCRIBE of the transactional id";
+    case RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID:
+        return "give each running consumer a group.instance.id of its own";
+    default:
+        return {};
+    }
+}
+
+/// The text names the code, then the server's or librdkafka's own words, then what to do.
 [[nodiscard]] inline StoreError
 kafka_error(const std::string& what, rd_kafka_resp_err_t code, std::string_view detail = {}) {
     std::string text = "idem: Kafka: " + what + ": " + rd_kafka_err2name(code);
     const std::string_view said = detail.empty() ? rd_kafka_err2str(code) : detail;
     text.append(" (").append(said).append(")");
+    if (const auto advice = kafka_advice(code); !advice.empty()) {
+        text.append("; ").append(advice);
+    }
     return {kafka_fault(code), text};
 }
 [[nodiscard]] inline StoreError kafka_error(const std::string& what, const KafkaError& error) {

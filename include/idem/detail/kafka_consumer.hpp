@@ -67,6 +67,9 @@ public:
             }
             note(*event);
         }
+        if (rd_kafka_fatal_error(handle_.get(), nullptr, 0) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            assignment_.lose_all(); // librdkafka revokes nothing after it
+        }
         assignment_.require_member(handle_.get());
         commits_->turn(now, owned());
         if (auto refusal = commits_->take_refusal()) {
@@ -82,7 +85,10 @@ public:
             failures_.note_unknown(event.rkt == nullptr ? text : rd_kafka_topic_name(event.rkt));
             return;
         }
-        failures_.note(handle_.get(), event.err, text);
+        const auto topic = event.rkt == nullptr
+                               ? std::string()
+                               : rd_kafka_topic_name(event.rkt) + std::string(": ");
+        failures_.note(event.err, topic + text);
     }
     /// Gives all partitions back, what is finished being committed, and leaves the group.
     void close() noexcept {
@@ -90,6 +96,9 @@ public:
             return;
         }
         try {
+            // A rebalance that is due: once it closes, librdkafka leaves without waiting for it.
+            while (KafkaRawMessage(rd_kafka_consumer_poll(handle_.get(), 0))) {
+            }
             KafkaWakeup::unwatch(events_.get());
             events_.reset(); // before the close, as its documentation asks
             rd_kafka_consumer_close(handle_.get());
@@ -130,9 +139,9 @@ private:
         }
     }
 
-    static void on_error(rd_kafka_t* handle, int code, const char* text, void* self) {
-        static_cast<KafkaConsumer*>(self)->failures_.note(
-            handle, static_cast<rd_kafka_resp_err_t>(code), text);
+    static void on_error(rd_kafka_t*, int code, const char* text, void* self) {
+        static_cast<KafkaConsumer*>(self)->failures_.note(static_cast<rd_kafka_resp_err_t>(code),
+                                                          text);
     }
     static void on_rebalance(rd_kafka_t*,
                              rd_kafka_resp_err_t what,

@@ -39,7 +39,7 @@ public:
     /// Throws: StoreError: unavailable where it is not known to have it, and may have it all the
     /// same; rejected where there is no such topic, no permission, or it is too large.
     void write(const KafkaMessage& message, const Settlement& settlement, KafkaConfig config) {
-        if (!producer_) {
+        if (!producer_ || fatal_error() != RD_KAFKA_RESP_ERR_NO_ERROR) { // which is for ever
             make(std::move(config));
         }
         const auto topic = topic_of(message.topic());
@@ -54,15 +54,9 @@ public:
                                  "idem: Kafka: dead letter to " + topic + ": no answer in time");
             }
         }
-        if (report.error == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            return;
+        if (report.error != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            fail(topic, report.error);
         }
-        if (rd_kafka_fatal_error(producer_.get(), nullptr, 0) != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            producer_.reset(); // the next has a fresh identity
-            throw StoreError(Fault::unavailable,
-                             kafka_error("dead letter to " + topic, report.error).what());
-        }
-        throw kafka_error("dead letter to " + topic, report.error);
     }
 
 private:
@@ -71,6 +65,18 @@ private:
         bool is_there = false;
     };
 
+    [[nodiscard]] rd_kafka_resp_err_t fatal_error() const noexcept {
+        return rd_kafka_fatal_error(producer_.get(), nullptr, 0);
+    }
+    /// A fatal error says less than its cause: no permission is rejected, a lost identity is not,
+    /// for the next producer has a fresh one.
+    [[noreturn]] void fail(const std::string& topic, rd_kafka_resp_err_t error) const {
+        char reason[512] = "";
+        const auto fatal = rd_kafka_fatal_error(producer_.get(), reason, sizeof reason);
+        throw fatal == RD_KAFKA_RESP_ERR_NO_ERROR
+            ? kafka_error("dead letter to " + topic, error)
+            : kafka_error("dead letter to " + topic, fatal, reason);
+    }
     void make(KafkaConfig config) {
         config.set("enable.idempotence", "true");
         config.set("linger.ms", "0");
@@ -127,7 +133,7 @@ private:
                                           .headers = headers.get(),
                                           .opaque = &report});
         if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            throw kafka_error("dead letter to " + topic, error);
+            fail(topic, error);
         }
         static_cast<void>(headers.release()); // the producer's now
     }

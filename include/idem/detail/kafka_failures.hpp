@@ -16,31 +16,31 @@
 namespace idem::inline v0::detail {
 
 /// Most of what is reported mends itself and is not kept. A topic that is unknown is waited for: a
-/// broker that has just started does not know all of its topics.
+/// broker that has just started does not know all of its topics. After a fatal error the handle does
+/// nothing any more, and so it is thrown again and again.
 /// Concurrency: the source's thread.
 class KafkaFailures {
 public:
     using Time = std::chrono::steady_clock::time_point;
 
     /// An event of the handle, or a record that is none.
-    void note(rd_kafka_t* handle, rd_kafka_resp_err_t code, const std::string& text) {
+    void note(rd_kafka_resp_err_t code, const std::string& text) {
         switch (code) {
         case RD_KAFKA_RESP_ERR_NO_ERROR:
         case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+        case RD_KAFKA_RESP_ERR__FATAL: // the handle says it to raise()
             return;
-        case RD_KAFKA_RESP_ERR__FATAL: {
-            char reason[512];
-            const auto cause = rd_kafka_fatal_error(handle, reason, sizeof reason);
-            keep(StoreError(Fault::rejected, kafka_error("fatal", cause, reason).what()));
+        case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN: // why it is, the last of them said
+            keep(kafka_error("consumer", code, last_.empty() ? text : text + "; " + last_));
             return;
-        }
-        case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
         case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED:
             keep(kafka_error("consumer", code, text));
             return;
         default:
             if (kafka_fault(code) == Fault::rejected) {
                 keep(kafka_error("consumer", code, text));
+            } else {
+                last_ = text;
             }
         }
     }
@@ -60,9 +60,14 @@ public:
         }
     }
 
-    /// Throws what was kept, once; and `rejected` for a topic that is unknown for longer than
-    /// `patience` and still is when the cluster is asked.
+    /// Throws `rejected` for a fatal error; what was kept, once; and `rejected` for a topic that is
+    /// unknown for longer than `patience` and still is when the cluster is asked.
     void raise(rd_kafka_t* handle, milliseconds patience) {
+        char reason[512];
+        const auto fatal = rd_kafka_fatal_error(handle, reason, sizeof reason);
+        if (fatal != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            throw StoreError(Fault::rejected, kafka_error("fatal", fatal, reason).what());
+        }
         if (failure_) {
             std::rethrow_exception(std::exchange(failure_, nullptr));
         }
@@ -105,6 +110,7 @@ private:
     }
 
     std::exception_ptr failure_;
+    std::string last_; // that mends itself, in the words of a broker's connection
     std::map<std::string, Time> unknown_; // since when
 };
 

@@ -39,7 +39,8 @@ kafka_start(rd_kafka_t* consumer, const KafkaOptions& options, const KafkaPartit
     }
     const auto asked = kafka_partitions(1);
     add_partition(asked, partition.topic, partition.number);
-    const auto error = rd_kafka_committed(consumer, asked.get(), time);
+    auto error = rd_kafka_committed(consumer, asked.get(), time);
+    error = error == RD_KAFKA_RESP_ERR_NO_ERROR ? asked->elems[0].err : error;
     if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
         throw StoreError(Fault::unavailable,
                          kafka_error("committed offset of " + partition.name, error).what());
