@@ -9,6 +9,7 @@
 #include <idem/call_site.hpp>
 #include <idem/detail/callable.hpp>
 #include <idem/observer.hpp>
+#include <idem/strategy/position.hpp>
 #include <idem/strategy/strategy.hpp>
 
 #include <chrono>
@@ -87,11 +88,19 @@ struct HandlerCall {
         requests.reserve(messages.size());
         works.reserve(messages.size());
         of.reserve(messages.size());
+        PassedOver held; // behind one whose key is not known yet nothing of its partition starts
         for (std::size_t i = 0; i < messages.size(); ++i) {
             bounds.push_back({handler, messages[i], site.options.max_result});
             const Identity* known = i < facts.size() ? &facts[i] : nullptr;
+            if (!held.is_empty() && held.holds(position_of(messages[i], known))) {
+                verdicts[i] = waiting();
+                continue;
+            }
             if (auto over = identify(key_of, messages[i], known, identities)) {
                 verdicts[i] = std::move(*over);
+                if (verdicts[i].settlement().action == Action::retry) {
+                    held.behind(position_of(messages[i], known));
+                }
                 continue;
             }
             auto request = request_of(site, identities.back(), stop);
@@ -189,6 +198,22 @@ private:
         } else {
             return {.id = Id(invoke_on(key_of, message))};
         }
+    }
+    /// Where it stands, as far as that is known without its key.
+    static std::optional<Position> position_of(const Message& message,
+                                               const Identity* facts) noexcept {
+        if (facts != nullptr) {
+            return facts->position;
+        }
+        if constexpr (requires {
+                          { message.identity() } -> std::same_as<Identity>;
+                      }) {
+            try {
+                return message.identity().position;
+            } catch (...) { // NOLINT(bugprone-empty-catch): of none that is known
+            }
+        }
+        return {};
     }
     /// Of one message in a batch, whose key function's exception is its own verdict.
     template <class KeyOf>

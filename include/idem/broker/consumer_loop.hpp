@@ -98,7 +98,7 @@ private:
                 continue;
             }
             const auto action = job.tasks[job.collected].settlement.action;
-            if (in_order && !ended && action != Action::ack && action != Action::dead_letter) {
+            if (in_order && !ended && action != Action::ack) {
                 break; // the thread is about to end the job
             }
             dispose(job.take(job.collected));
@@ -123,6 +123,7 @@ private:
         }
         for (std::size_t at = behind.size(); at-- > job.collected;) {
             if (behind[at]) {
+                note_store(job.tasks[at].settlement); // its thread shut the others on it
                 custody_.shelve(job.take(at));
             }
         }
@@ -132,12 +133,16 @@ private:
         note_store(task.settlement);
         if (task.lost) {
             custody_.source().tell(task.settlement, Settled::lost);
-            return;
+            if (task.settlement.action != Action::stop) { // a human must act all the same
+                return;
+            }
         }
         switch (task.settlement.action) {
         case Action::ack:
-        case Action::dead_letter:
             custody_.decide(std::move(task));
+            return;
+        case Action::dead_letter:
+            custody_.bury(std::move(task));
             return;
         case Action::retry:
             custody_.retry(std::move(task), now_);
@@ -188,7 +193,7 @@ private:
             return 0;
         }
         if (!store_is_up()) { // one to try it with, where there is none
-            const bool none = jobs_.empty() && shelf.waiting() + shelf.held() == 0;
+            const bool none = jobs_.empty() && !shelf.can_start();
             return none && store_.may_probe(now_) ? 1 : 0;
         }
         std::size_t here = shelf.unheld();
@@ -202,8 +207,8 @@ private:
         const std::size_t most = room();
         auto time = milliseconds{0};
         if (most > 0 && jobs_.empty() && custody_.all_settled() && !custody_.shelf().can_start()) {
-            const auto until =
-                custody_.shelf().next_due(now_ + options_.poll); // nothing else to do
+            auto until = custody_.shelf().next_due(now_ + options_.poll); // nothing else to do
+            until = custody_.extends_at() < until ? custody_.extends_at() : until;
             time = until > now_ ? std::chrono::ceil<milliseconds>(until - now_) : time;
         }
         const bool waits = time > milliseconds{0} && custody_.source().can_be_asked();
@@ -220,7 +225,7 @@ private:
         }
     }
     void start() {
-        if (stopping_) {
+        if (stopping_ || custody_.source().failure()) { // nothing overtakes what it failed at
             return;
         }
         custody_.wake(now_);

@@ -51,6 +51,15 @@ public:
     }
     /// Its settlement stands.
     void decide(Task&& task) { unsettled_.push_back(std::move(task)); }
+    /// Its settlement is dead_letter. Its lane waits until the source has it: where a fence row says
+    /// where to start, one that passed it would lose it.
+    void bury(Task&& task) {
+        if (in_order && !leaving_) {
+            task.holds_lane = true;
+            shelf_.hold_lane(task.lane);
+        }
+        decide(std::move(task));
+    }
     /// Its settlement is retry.
     void retry(Task&& task, Time now) {
         if (task.settlement.reason == reason::store_unavailable) {
@@ -70,7 +79,10 @@ public:
     }
     /// It did not start.
     void shelve(Task&& task) {
-        if (leaving_) {
+        if (task.lost) {
+            task.settlement = {Action::retry, milliseconds{0}, {}, "lost"};
+            source_.tell(task.settlement, Settled::lost);
+        } else if (leaving_) {
             leave(std::move(task));
         } else {
             shelf_.put_back(std::move(task));
@@ -94,8 +106,13 @@ public:
         bool settled = false;
         while (!unsettled_.empty()) {
             const bool given_back = unsettled_.front().settlement.action == Action::retry;
+            const bool held = unsettled_.front().holds_lane;
+            const auto lane = unsettled_.front().lane;
             if (!source_.settle_first(unsettled_, last_try || (leaving_ && given_back))) {
                 break;
+            }
+            if (held && !source_.failure()) {
+                shelf_.release_lane(lane);
             }
             settled = true;
         }

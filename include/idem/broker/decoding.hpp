@@ -6,6 +6,7 @@
 
 #include <idem/broker/delivery.hpp>
 #include <idem/outcome.hpp>
+#include <idem/strategy/position.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -92,7 +93,8 @@ public:
         }
     }
 
-    /// One outcome per delivery; those that do not decode are not part of the handler's batch.
+    /// One outcome per delivery; those that do not decode are not part of the handler's batch, nor
+    /// is what stands in a partition behind one whose decoder asked for later.
     /// Throws: as the handler's batch.
     template <KeyedDelivery D>
         requires std::invocable<const Decode&, const D&> &&
@@ -104,14 +106,24 @@ public:
         std::vector<bool> decoded(deliveries.size());
         messages.reserve(deliveries.size());
         facts.reserve(deliveries.size());
+        detail::PassedOver held;
         for (std::size_t i = 0; i < deliveries.size(); ++i) {
+            std::optional<Position> position; // borrows from the delivery
             try {
                 auto identity = deliveries[i].identity();
+                position = identity.position;
+                if (held.holds(position)) {
+                    failures[i] = detail::waiting();
+                    continue;
+                }
                 messages.push_back(decode_(deliveries[i]));
                 facts.push_back(std::move(identity));
                 decoded[i] = true;
             } catch (...) {
                 failures[i] = detail::undecodable(std::current_exception());
+                if (failures[i].settlement().action == Action::retry) {
+                    held.behind(position);
+                }
             }
         }
         auto handled = handler_.batch(
@@ -123,6 +135,9 @@ public:
         outcomes.reserve(deliveries.size());
         for (std::size_t i = 0, next = 0; i < deliveries.size(); ++i) {
             if (decoded[i]) {
+                if (next == handled.size()) { // it answered too few: the loop knows what to do
+                    break;
+                }
                 outcomes.push_back(std::move(handled[next++]));
             } else {
                 outcomes.emplace_back(std::move(failures[i]));

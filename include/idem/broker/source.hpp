@@ -111,7 +111,8 @@ inline void require_run_options(const RunOptions& options, bool handler_batches)
 /// A retry stays here (semantics.md 7.2): it is held, extended, and handled again when it is due,
 /// after the greatest of what the settlement asks (clamped to 100 ms … 30 s) and 200 ms doubled
 /// with each retry in a row up to 30 s, and up to 20 % more; RetryLater's own delay is exact. Past
-/// `hold` it is settled as retry. Every delivery here is extended at a third of the source's
+/// `hold` it is settled as retry. In a lane nothing starts behind one that is held, nor behind a dead
+/// letter that is not written yet. Every delivery here is extended at a third of the source's
 /// deadline; one that is lost has its handler's stop requested and is never settled. While the
 /// store is unavailable nothing new is taken or started, but one delivery at growing intervals up
 /// to 5 s. A source that is unavailable is asked again likewise; Observer::source_failed is told.
@@ -125,8 +126,9 @@ inline void require_run_options(const RunOptions& options, bool handler_batches)
 /// requested; run() still waits for them, because a thread cannot be ended from outside.
 ///
 /// Throws: the StoreError `rejected` of a store or of the source, after what is at work has
-/// finished in the same way; its own delivery is not settled. std::invalid_argument for options
-/// that cannot be.
+/// finished in the same way; its own delivery is not settled, and may come again only from a source
+/// that is made anew: this one is not to be used any more. std::invalid_argument for options that
+/// cannot be.
 /// Concurrency: calls the source and Observer::settled from the calling thread only.
 template <Source S, DeliveryHandler<S> Handler>
 void run(S& source, const Handler& handler, std::stop_token stop, RunOptions options = {}) {

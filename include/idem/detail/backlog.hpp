@@ -63,10 +63,10 @@ public:
     void add(Task&& task) { enter(std::move(task), false); }
     /// To the front of its lane.
     void put_back(Task&& task) { enter(std::move(task), true); }
-    /// The lane's task is out for longer.
+    /// A task of the lane is out for longer: until as many times released.
     void hold(std::uint64_t lane) {
         auto& state = lanes_[lane];
-        if (!std::exchange(state.held, true)) {
+        if (state.held++ == 0) {
             held_ += state.waiting.size();
         }
         state.out = true;
@@ -74,7 +74,7 @@ public:
     /// A handler is through with the lane's tasks: the lane goes on, unless one of them is held.
     void finish(std::uint64_t lane) {
         const auto found = lanes_.find(lane);
-        if (found != lanes_.end() && found->second.out && !found->second.held) {
+        if (found != lanes_.end() && found->second.out && found->second.held == 0) {
             release(lane);
         }
     }
@@ -85,7 +85,10 @@ public:
             return;
         }
         auto& state = found->second;
-        if (std::exchange(state.held, false)) {
+        if (state.held > 0) {
+            if (--state.held > 0) {
+                return;
+            }
             held_ -= state.waiting.size();
         }
         state.out = false;
@@ -142,7 +145,8 @@ public:
 private:
     struct Lane {
         std::deque<Task> waiting;
-        bool out = false, held = false;
+        bool out = false;
+        unsigned held = 0; // how many of it
     };
     void enter(Task&& task, bool in_front) {
         const auto lane = task.lane;
@@ -156,7 +160,7 @@ private:
             state.waiting.push_back(std::move(task));
         }
         ++size_;
-        held_ += state.held ? 1 : 0;
+        held_ += state.held > 0 ? 1 : 0;
     }
     void take_lane(std::size_t most, std::vector<Task>& taken) {
         auto& state = lanes_[ready_.front()];

@@ -44,7 +44,9 @@ private:
 [[nodiscard]] inline milliseconds
 retry_delay(const Settlement& settlement, unsigned retries, Jitter& jitter) noexcept {
     if (settlement.reason == reason::retry_later) {
-        return settlement.delay > milliseconds{1} ? settlement.delay : milliseconds{1};
+        constexpr milliseconds least{1}, most{std::chrono::hours{24 * 366}}; // added to a time
+        const auto asked = settlement.delay < most ? settlement.delay : most;
+        return asked > least ? asked : least;
     }
     constexpr milliseconds shortest{100}, longest{30'000};
     auto asked = settlement.delay < shortest ? shortest : settlement.delay;

@@ -26,6 +26,7 @@ struct DeliveryTask {
     unsigned retries = 0; // in a row
     Time received{}, extend_at{}, due{};
     bool lost = false;
+    bool holds_lane = false;    // until it is settled
     Settlement settlement{};    // what the last handling asks for
     std::exception_ptr error{}; // behind a `stop`
 };

@@ -192,7 +192,7 @@ private:
             lock.lock();
         }
     }
-    /// One after the other; in a lane, up to the first that must be handled again.
+    /// One after the other; in a lane, up to the first that is not done.
     void run_chain(Job& job) {
         for (std::size_t at = 0; at < job.tasks.size() && may_start(); ++at) {
             if (job.stop_of(at).stop_requested()) { // lost while it waited
@@ -204,8 +204,8 @@ private:
             const auto action = job.tasks[at].settlement.action;
             close_where_down(job.tasks[at].settlement);
             job.finished.store(at + 1);
-            if (in_order && (action == Action::retry || action == Action::stop)) {
-                return; // the next of this lane must not overtake it
+            if (in_order && action != Action::ack) {
+                return; // the next of this lane must not overtake it, nor a dead letter's writing
             }
             steps_.fetch_add(1);
             if (waits_for_.load() == WaitsFor::steps) {

@@ -27,6 +27,9 @@ public:
         backlog_.hold(task.lane);
         held_.push_back(std::move(task));
     }
+    /// The lane of a task that is elsewhere waits for it.
+    void hold_lane(std::uint64_t lane) { backlog_.hold(lane); }
+    void release_lane(std::uint64_t lane) { backlog_.release(lane); }
     /// A handler is through with a task of this lane.
     void finish(std::uint64_t lane) { backlog_.finish(lane); }
 

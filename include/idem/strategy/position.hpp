@@ -7,6 +7,7 @@
 #include <idem/strategy/strategy.hpp>
 
 #include <exception>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,19 +34,24 @@ namespace idem::inline v0::detail {
 /// The partitions of which nothing more may start, as a message of theirs is not done.
 class PassedOver {
 public:
-    [[nodiscard]] bool holds(const Request& request) const noexcept {
+    [[nodiscard]] bool is_empty() const noexcept { return partitions_.empty(); }
+    [[nodiscard]] bool holds(const std::optional<Position>& position) const noexcept {
         for (const auto partition : partitions_) {
-            if (request.position && partition == request.position->partition) {
+            if (position && partition == position->partition) {
                 return true;
             }
         }
         return false;
     }
-    void behind(const Request& request) {
-        if (request.position && !holds(request)) {
-            partitions_.push_back(request.position->partition);
+    [[nodiscard]] bool holds(const Request& request) const noexcept {
+        return holds(request.position);
+    }
+    void behind(const std::optional<Position>& position) {
+        if (position && !holds(position)) {
+            partitions_.push_back(position->partition);
         }
     }
+    void behind(const Request& request) { behind(request.position); }
 
 private:
     std::vector<std::string_view> partitions_;

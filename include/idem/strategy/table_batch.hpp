@@ -81,11 +81,9 @@ private:
     }
     bool handle_all(Tx& tx) {
         std::vector<ClaimRequest> asked;
-        std::vector<std::size_t> of;
         for (std::size_t i = 0; i < requests_.size(); ++i) {
             if (firsts_[i] == i) {
                 asked.push_back(requests_[i].claim());
-                of.push_back(i);
             }
         }
         std::vector<Claim<std::monostate>> claims;
@@ -97,13 +95,18 @@ private:
             }
             return false;
         }
-        for (std::size_t n = 0; n < of.size(); ++n) {
-            if (held_.hold(requests_[of[n]])) {
-                verdicts_[of[n]] = waiting();
-            } else if (!handle_one(tx, asked[n], of[n], std::move(claims[n]))) {
+        for (std::size_t i = 0, n = 0; i < requests_.size(); ++i) {
+            if (firsts_[i] != i) { // it may stand in another partition than its first
+                held_.note(requests_[i], verdicts_[firsts_[i]]);
+                continue;
+            }
+            if (held_.hold(requests_[i])) {
+                verdicts_[i] = waiting();
+            } else if (!handle_one(tx, asked[n], i, std::move(claims[n]))) {
                 return false;
             }
-            held_.note(requests_[of[n]], verdicts_[of[n]]);
+            held_.note(requests_[i], verdicts_[i]);
+            ++n;
         }
         return true;
     }
