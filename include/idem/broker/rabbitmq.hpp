@@ -163,12 +163,16 @@ private:
     void give_back_stale() {
         auto& ready = consumer_.ready();
         const auto since = std::chrono::steady_clock::now() - options_.consumer_timeout / 10;
+        bool copies = true; // each that cannot be made may take the whole deadline
         while (!ready.empty() && ready.front().received_ < since) {
             auto stale = std::move(ready.front());
             ready.pop_front();
             try {
-                static_cast<void>(settle(stale, {.action = Action::retry}));
+                copies = copies && settle(stale, {.action = Action::retry}) != Settled::in_doubt;
             } catch (const StoreError&) {
+                copies = false;
+            }
+            if (!copies) {
                 static_cast<void>(consumer_.requeue(stale)); // it counts, and is not stuck
             }
         }

@@ -52,6 +52,9 @@ public:
             }
             if (!channel_open_) {
                 connection_->open_channel();
+                while (const auto* frame = connection_->read(milliseconds{0})) {
+                    take(*frame); // of the channel before, put aside by a call that it ended
+                }
                 channel_open_ = true;
             }
             if (!consuming_) {
@@ -182,7 +185,7 @@ private:
     void require(const std::string& call) {
         if (const auto closing = connection_->refusal(call)) {
             // Of a queue's arguments or a consumer's: waiting does not mend it.
-            const auto fault = closing->code == AMQP_PRECONDITION_FAILED
+            const auto fault = closing->code == AMQP_PRECONDITION_FAILED && closing->of_a_call
                                    ? Fault::rejected
                                    : fault_of_reply(closing->code);
             throw connection_->error(fault, call + ": " + closing->text);
@@ -207,7 +210,9 @@ private:
 
     // ---- frames ---------------------------------------------------------------------------------
     void take(const amqp_frame_t& frame) {
-        if (frame.frame_type == AMQP_FRAME_METHOD) {
+        if (frame.channel != 0 && !channel_open_) {
+            // Its tags are dead, and on the next channel would be those of other messages.
+        } else if (frame.frame_type == AMQP_FRAME_METHOD) {
             take(frame.payload.method);
         } else if (frame.frame_type == AMQP_FRAME_HEADER && deliver_) {
             const auto& content = frame.payload.properties;

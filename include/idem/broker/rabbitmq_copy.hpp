@@ -20,7 +20,8 @@ namespace rabbit_header {
 inline constexpr std::string_view exchange = "idem-exchange", routing_key = "idem-routing-key",
                                   retries = "idem-retries", expiration = "idem-expiration",
                                   user_id = "idem-user-id", delivery_count = "x-delivery-count",
-                                  acquired_count = "x-acquired-count";
+                                  acquired_count = "x-acquired-count", death = "x-death",
+                                  earlier_death = "idem-x-death";
 } // namespace rabbit_header
 
 using RabbitHeader = std::pair<std::string_view, std::string_view>;
@@ -43,17 +44,32 @@ using RabbitHeader = std::pair<std::string_view, std::string_view>;
 /// Left out, because the broker would act on them: the expiration (the copy would vanish from the
 /// dead-letter queue, and leave a retry queue early) and the user id (the broker refuses that of
 /// another user, 406); both become headers. Persistent, so that a confirm means what it says.
+///
+/// `comes_back`: through a dead-lettering retry queue. A broker never dead-letters a message to a
+/// queue that its x-death names (with no reject since): it would stay in the retry queue for ever,
+/// and 32 of them keep all others there. So the x-death that it came with goes by another name.
 [[nodiscard]] inline std::string copied_properties(const RabbitProperties& of,
-                                                   std::span<const RabbitHeader> added) {
+                                                   std::span<const RabbitHeader> added,
+                                                   bool comes_back) {
     std::string table;
     auto add = [&table](std::string_view name, std::string_view value) {
         append_amqp_short(table, name);
         table += 'S';
         append_amqp_long(table, value);
     };
+    bool has_earlier = false;
+    RabbitTable fields(of[RabbitProperty::headers]);
+    while (const auto field = fields.next()) {
+        has_earlier = has_earlier || field->name == rabbit_header::earlier_death;
+    }
     RabbitTable headers(of[RabbitProperty::headers]);
     while (const auto field = headers.next()) {
-        if (!is_left_behind(field->name, added)) {
+        if (comes_back && field->name == rabbit_header::death) {
+            if (!has_earlier) { // else it is a retry queue's
+                append_amqp_short(table, rabbit_header::earlier_death);
+                table += field->all.substr(1 + field->name.size());
+            }
+        } else if (!is_left_behind(field->name, added)) {
             table += field->all;
         }
     }

@@ -102,7 +102,8 @@ public:
 private:
     Published give_back(const RabbitContent& message, milliseconds delay) {
         const auto retries = std::to_string(message.retries + 1);
-        const auto properties = copy(message, {{rabbit_header::retries, retries}});
+        const auto properties =
+            copy(message, {{rabbit_header::retries, retries}}, delay > milliseconds{0});
         if (delay <= milliseconds{0}) {
             return published(queue_, publish(queue_, properties, message.body));
         }
@@ -119,19 +120,21 @@ private:
                  {{header::reason, settlement.reason},
                   {header::detail, std::string_view(settlement.detail).substr(0, most)},
                   {header::attempts, attempts},
-                  {header::origin, queue_}});
+                  {header::origin, queue_}},
+                 false);
         return deliver(
             dead_letter_queue_, properties, message.body, [this] { declare_dead_letter_queue(); });
     }
 
     /// Where its producer published it to stays with it.
     static std::string copy(const RabbitContent& message,
-                            std::initializer_list<RabbitHeader> headers) {
+                            std::initializer_list<RabbitHeader> headers,
+                            bool comes_back) {
         const RabbitProperties properties(message.properties);
         std::vector<RabbitHeader> added(headers);
         added.emplace_back(rabbit_header::exchange, message.exchange);
         added.emplace_back(rabbit_header::routing_key, message.routing_key);
-        return copied_properties(properties, added);
+        return copied_properties(properties, added, comes_back);
     }
     Published
     publish(const std::string& queue, const std::string& properties, std::string_view body) {

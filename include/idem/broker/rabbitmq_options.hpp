@@ -69,14 +69,16 @@ inline RabbitOptions checked(RabbitOptions options) {
             refuse("consumer_arguments: a name must have 1 to 128 bytes");
         }
     }
-    if (options.consumer_timeout < milliseconds{1'000}) {
-        refuse("consumer_timeout must be at least 1 s; it is the broker's, not yours to choose");
+    // What is added to a time must not pass its end.
+    constexpr milliseconds a_day{std::chrono::hours{24}}, a_year{366 * a_day};
+    if (options.consumer_timeout < milliseconds{1'000} || options.consumer_timeout > a_year) {
+        refuse("consumer_timeout must be 1 s to 366 days; it is the broker's, not yours to choose");
     }
     if (options.heartbeat < seconds{0} || options.heartbeat > seconds{65'535}) {
         refuse("heartbeat must be 0 to 65535 s");
     }
-    if (options.deadline < milliseconds{1}) {
-        refuse("deadline must be at least 1 ms");
+    if (options.deadline < milliseconds{1} || options.deadline > a_day) {
+        refuse("deadline must be 1 ms to a day");
     }
     return options;
 }

@@ -32,7 +32,7 @@ struct RabbitAddress {
 /// guest, guest, 5672, /.
 /// Throws: std::invalid_argument; no password is in its text.
 inline RabbitAddress parse_rabbit_address(std::string_view text) {
-    if (text.find('\0') != std::string_view::npos) {
+    if (text.find('\0') != std::string_view::npos || text.find("%00") != std::string_view::npos) {
         refuse_rabbit_address("it contains a NUL byte");
     }
     if (text.find('?') != std::string_view::npos) {
@@ -41,7 +41,7 @@ inline RabbitAddress parse_rabbit_address(std::string_view text) {
     std::string url(text); // the parser writes into it, and what it finds points into it
     amqp_connection_info found{};
     if (amqp_parse_url(url.data(), &found) != AMQP_STATUS_OK) {
-        refuse_rabbit_address("it is no AMQP URI");
+        refuse_rabbit_address("it is no AMQP URI (bytes above 7f stand there unescaped)");
     }
     if (found.ssl != 0) {
         refuse_rabbit_address("TLS (amqps://) is not supported");

@@ -42,17 +42,18 @@ namespace idem::inline v0::detail {
 struct RabbitClosing {
     std::uint16_t code = 0;
     std::string text;
+    bool of_a_call = false; ///< it names the method that it refuses; a consumer timeout names none
 };
 [[nodiscard]] inline RabbitClosing closing_of(const amqp_method_t& method) {
     if (method.id == AMQP_CHANNEL_CLOSE_METHOD) {
         const auto* close = static_cast<const amqp_channel_close_t*>(method.decoded);
-        return {close->reply_code, std::string(text_of(close->reply_text))};
+        return {close->reply_code, std::string(text_of(close->reply_text)), close->class_id != 0};
     }
     if (method.id == AMQP_CONNECTION_CLOSE_METHOD) {
         const auto* close = static_cast<const amqp_connection_close_t*>(method.decoded);
-        return {close->reply_code, std::string(text_of(close->reply_text))};
+        return {close->reply_code, std::string(text_of(close->reply_text)), close->class_id != 0};
     }
-    return {0, "an unexpected method"};
+    return {0, "an unexpected method", false};
 }
 
 /// By the reply code of AMQP 0-9-1 alone. What is left out mends by itself: a forced close (320),

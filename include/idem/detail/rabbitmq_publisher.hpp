@@ -139,6 +139,7 @@ private:
     }
     void open() {
         connection_->open_channel();
+        drain(); // what the channel before still said must not be taken for this one's
         confirm();
     }
     void confirm() {
@@ -158,12 +159,12 @@ private:
         serve();
         connect();
         while (blocked_) {
-            attempt([&] {
-                if (!take(connection_->read(left(until))) && blocked_) {
-                    throw error(Fault::unavailable,
-                                "it takes no messages: an alarm of its memory or its disk");
-                }
-            });
+            bool came = false;
+            attempt([&] { came = take(connection_->read(left(until))); });
+            if (!came) { // kept: another connection would learn of the alarm by publishing
+                throw error(Fault::unavailable,
+                            "it takes no messages: an alarm of its memory or its disk");
+            }
         }
     }
     Published await_confirm(RabbitDeadline until) {
