@@ -195,6 +195,11 @@ private:
         if (share == 0) {
             return;
         }
+        // Nothing may fail between taking a record and noting it: a later commit would pass it.
+        if (received.capacity() < received.size() + share) {
+            received.reserve(std::max(received.size() + share, 2 * received.capacity()));
+        }
+        partition.tracker.reserve(share);
         const auto count =
             rd_kafka_consume_batch_queue(partition.queue.get(), 0, records_.data(), share);
         for (ssize_t i = 0; i < count; ++i) {
@@ -272,11 +277,23 @@ private:
             delivery.dead_lettered_ = true;
         }
         if (options_.offsets != nullptr) {
+            pass(delivery);
+        }
+        return finish(delivery);
+    }
+
+    /// Throws: StoreError; never in_doubt, as to repeat it is harmless.
+    void pass(const Delivery& delivery) {
+        try {
             options_.offsets->passed({delivery.from_->name,
                                       static_cast<std::uint64_t>(delivery.offset()),
                                       delivery.epoch_});
+        } catch (const StoreError& error) {
+            if (error.fault() == Fault::in_doubt) {
+                throw StoreError(Fault::unavailable, error.what());
+            }
+            throw;
         }
-        return finish(delivery);
     }
 
     const KafkaOptions options_;

@@ -202,8 +202,11 @@ private:
     }
     void conclude(const KafkaConsumed& consumed) {
         ownership_.committed(consumed.positions);
-        for (const auto& [partition, epoch, offset] : consumed.offsets) {
-            attempts_.forget(partition->name, static_cast<std::uint64_t>(offset));
+        try {
+            for (const auto& [partition, epoch, offset] : consumed.offsets) {
+                attempts_.forget(partition->name, static_cast<std::uint64_t>(offset));
+            }
+        } catch (...) { // NOLINT(bugprone-empty-catch): no memory; an old count stays, and no more
         }
     }
 

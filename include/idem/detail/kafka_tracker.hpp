@@ -4,6 +4,7 @@
 
 // Which messages of a partition are unfinished.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -18,6 +19,12 @@ public:
         entries_.clear();
         head_ = 0;
         next_ = -1;
+    }
+    /// Room for so many more: take() does not fail then.
+    void reserve(std::size_t more) {
+        if (const auto needed = entries_.size() + more; needed > entries_.capacity()) {
+            entries_.reserve(std::max(needed, 2 * entries_.capacity()));
+        }
     }
     void take(std::int64_t offset) {
         if (is_empty()) {
