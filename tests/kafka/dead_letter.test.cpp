@@ -86,6 +86,34 @@ TEST(KafkaDeadLetter, a_tombstone_stays_one) {
     EXPECT_EQ(dead[0].key, "gone");
 }
 
+TEST(KafkaDeadLetter, an_empty_payload_and_no_headers_stay_so_too) {
+    IDEM_TEST_NEEDS(KafkaServer::missing());
+    Topic topic;
+    topic.producer.write({.topic = topic.name, .payload = ""});
+    MemoryStore store;
+    IdempotentConsumer consumer{store, AtMostOnce{}};
+    std::stop_source stop;
+    struct StopAtFirst final : Observer {
+        explicit StopAtFirst(std::stop_source& stops) : stop(stops) {}
+        void on(const Event&) noexcept override {}
+        void settled(const Settlement&, Settled) noexcept override { stop.request_stop(); }
+        std::stop_source& stop;
+    } observer{stop};
+    int runs = 0;
+    const auto bill = consumer.wrap("billing", delivery_id, [&](const KafkaMessage&) { ++runs; });
+    {
+        KafkaSource source(topic.options());
+        run(source, bill, stop.get_token(), {.observer = &observer});
+    }
+    EXPECT_EQ(runs, 0); // it has no id
+    EXPECT_EQ(topic.committed(), 1);
+    const auto dead = topic.dead();
+    ASSERT_EQ(dead.size(), 1U);
+    EXPECT_EQ(dead[0].payload, "");
+    EXPECT_FALSE(dead[0].key.has_value());
+    EXPECT_EQ(dead[0].header(header::reason), reason::invalid_key);
+}
+
 TEST(KafkaDeadLetter, goes_to_the_topic_that_the_options_name) {
     IDEM_TEST_NEEDS(KafkaServer::missing());
     Topic topic;

@@ -34,8 +34,10 @@ TEST(KafkaIdentity, r5_1_is_the_key_header_then_the_message_id_then_a_cloud_even
                              {{"id", "entity"}, {"key", "entity"}},
                              {},
                              {{"idempotency-key", {}}, {"message-id", "m"}},
+                             {{"idempotency-key", {}}, {"message-id", {}}, {"ce_id", {}}},
                              {{"message-id", "first"}, {"message-id", "last"}}});
-    EXPECT_EQ(ids, (std::vector<std::string>{"k", "m", "5:/shop1", "", "", "", "", "m", "last"}));
+    EXPECT_EQ(ids,
+              (std::vector<std::string>{"k", "m", "5:/shop1", "", "", "", "", "m", "", "last"}));
 }
 
 TEST(KafkaIdentity, r5_1_source_and_id_of_two_cloud_events_never_run_into_each_other) {
@@ -54,9 +56,14 @@ TEST(KafkaIdentity, has_fingerprint_creation_time_and_position) {
         {.topic = topic.name, .payload = "body", .headers = {{"idem-created", "1700000000123"}}});
     topic.producer.write({.topic = topic.name, .payload = "body"});
     topic.producer.write({.topic = topic.name});
+    topic.producer.write({.topic = topic.name, .payload = ""});
     KafkaSource source(topic.options());
-    const auto all = receive(source, 3);
-    ASSERT_EQ(all.size(), 3U);
+    const auto all = receive(source, 4);
+    ASSERT_EQ(all.size(), 4U);
+    EXPECT_TRUE(all[2].is_tombstone());
+    EXPECT_FALSE(all[3].is_tombstone());
+    EXPECT_TRUE(all[3].payload().empty());
+    EXPECT_EQ(all[3].identity().fingerprint.algorithm, 0U);
     const auto first = all[0].identity(), second = all[1].identity(), third = all[2].identity();
     EXPECT_EQ(first.fingerprint, fingerprint_of("body"));
     EXPECT_EQ(first.fingerprint, second.fingerprint);

@@ -24,9 +24,24 @@
 
 namespace idem::testing_support {
 
+struct KafkaUser {
+    std::string name, password;
+};
+
 struct KafkaServerOptions {
     std::vector<KafkaSetting> settings{}; ///< of server.properties, over those below
+    /// None: everybody may do everything. Else clients say who they are (SASL, PLAIN, no TLS), and
+    /// may do what the server was told to allow(); the first of them may do everything.
+    std::vector<KafkaUser> users{};
 };
+
+/// What a client says of itself.
+inline std::vector<KafkaSetting> kafka_credentials(const KafkaUser& user) {
+    return {{"security.protocol", "SASL_PLAINTEXT"},
+            {"sasl.mechanism", "PLAIN"},
+            {"sasl.username", user.name},
+            {"sasl.password", user.password}};
+}
 
 /// Quick to come back after an outage, and to give up a member that is gone.
 inline std::vector<KafkaSetting> kafka_client_settings() {
@@ -141,15 +156,20 @@ public:
         detail::KafkaConfig config;
         config.set(kafka_client_settings());
         config.set("bootstrap.servers", address());
+        if (!options_.users.empty()) {
+            config.set(kafka_credentials(options_.users.front()));
+        }
         return config;
+    }
+    /// From its next start on.
+    void set_users(std::vector<KafkaUser> users) {
+        options_.users = std::move(users);
+        write_properties();
     }
     /// Made when it returns.
     void create_topic(const std::string& name,
                       int partitions = 1,
                       const std::vector<KafkaSetting>& settings = {}) {
-        if (!admin_) {
-            admin_ = client().make(RD_KAFKA_PRODUCER);
-        }
         char problem[512];
         auto* topic = rd_kafka_NewTopic_new(name.c_str(), partitions, 1, problem, sizeof problem);
         if (topic == nullptr) {
@@ -158,15 +178,10 @@ public:
         for (const auto& [setting, value] : settings) {
             rd_kafka_NewTopic_set_config(topic, setting.c_str(), value.c_str());
         }
-        const detail::KafkaQueue answers(rd_kafka_queue_new(admin_.get()));
-        rd_kafka_CreateTopics(admin_.get(), &topic, 1, nullptr, answers.get());
+        const detail::KafkaQueue answers(rd_kafka_queue_new(admin()));
+        rd_kafka_CreateTopics(admin(), &topic, 1, nullptr, answers.get());
         rd_kafka_NewTopic_destroy(topic);
-        const detail::KafkaEvent answer(rd_kafka_queue_poll(answers.get(), 60'000));
-        if (!answer || rd_kafka_event_error(answer.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            throw std::runtime_error(
-                "topic " + name + " was not made: " +
-                (answer ? rd_kafka_event_error_string(answer.get()) : std::string("no answer")));
-        }
+        const auto answer = answer_of(answers, "topic " + name + " was not made: ");
         std::size_t count = 0;
         const auto* const* results = rd_kafka_CreateTopics_result_topics(
             rd_kafka_event_CreateTopics_result(answer.get()), &count);
@@ -176,9 +191,54 @@ public:
         }
         await_partitions(name, partitions);
     }
+    /// Allowed when it returns. `name`: of a topic, a group …
+    void allow(const std::string& user,
+               rd_kafka_AclOperation_t operation,
+               rd_kafka_ResourceType_t type,
+               const std::string& name) {
+        char problem[512];
+        auto* allowed = rd_kafka_AclBinding_new(type,
+                                                name.c_str(),
+                                                RD_KAFKA_RESOURCE_PATTERN_LITERAL,
+                                                ("User:" + user).c_str(),
+                                                "*",
+                                                operation,
+                                                RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW,
+                                                problem,
+                                                sizeof problem);
+        if (allowed == nullptr) {
+            throw std::invalid_argument(problem);
+        }
+        const detail::KafkaQueue answers(rd_kafka_queue_new(admin()));
+        rd_kafka_CreateAcls(admin(), &allowed, 1, nullptr, answers.get());
+        rd_kafka_AclBinding_destroy(allowed);
+        const auto answer = answer_of(answers, name + " was not allowed: ");
+        std::size_t count = 0;
+        const auto* const* results =
+            rd_kafka_CreateAcls_result_acls(rd_kafka_event_CreateAcls_result(answer.get()), &count);
+        if (const auto* error = rd_kafka_acl_result_error(results[0])) {
+            throw std::runtime_error(name + " was not allowed: " + rd_kafka_error_string(error));
+        }
+    }
 
 private:
     using Words = std::vector<std::string>;
+
+    rd_kafka_t* admin() {
+        if (!admin_) {
+            admin_ = client().make(RD_KAFKA_PRODUCER);
+        }
+        return admin_.get();
+    }
+    static detail::KafkaEvent answer_of(const detail::KafkaQueue& answers,
+                                        const std::string& problem) {
+        detail::KafkaEvent answer(rd_kafka_queue_poll(answers.get(), 60'000));
+        if (!answer || rd_kafka_event_error(answer.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            throw std::runtime_error(problem + (answer ? rd_kafka_event_error_string(answer.get())
+                                                       : std::string("no answer")));
+        }
+        return answer;
+    }
 
     void choose_ports() {
         port_ = free_port();
@@ -216,12 +276,13 @@ private:
         const auto controller = "127.0.0.1:" + std::to_string(controller_port_);
         std::ofstream file(properties());
         file << "process.roles=broker,controller\nnode.id=1\n"
-             << "controller.quorum.voters=1@" << controller << "\nlisteners=PLAINTEXT://" << broker
-             << ",CONTROLLER://" << controller << "\nadvertised.listeners=PLAINTEXT://" << broker
-             << "\nlog.dirs=" << (directory_ / "data").string() << R"(
+             << "controller.quorum.voters=1@" << controller << "\nlisteners=CLIENT://" << broker
+             << ",CONTROLLER://" << controller << "\nadvertised.listeners=CLIENT://" << broker
+             << "\nlog.dirs=" << (directory_ / "data").string()
+             << "\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,CLIENT:"
+             << (options_.users.empty() ? "PLAINTEXT" : "SASL_PLAINTEXT") << R"(
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
+inter.broker.listener.name=CLIENT
 num.partitions=1
 default.replication.factor=1
 auto.create.topics.enable=true
@@ -242,9 +303,26 @@ broker.heartbeat.interval.ms=100
 controller.quorum.election.timeout.ms=200
 controller.quorum.election.backoff.max.ms=100
 )";
+        if (!options_.users.empty()) {
+            write_users(file);
+        }
         for (const auto& [name, value] : options_.settings) {
             file << name << '=' << value << '\n';
         }
+    }
+    /// The node itself is the first of them, and nobody where it is the controller.
+    void write_users(std::ofstream& file) const {
+        const auto& first = options_.users.front();
+        file << "sasl.enabled.mechanisms=PLAIN\nsasl.mechanism.inter.broker.protocol=PLAIN\n"
+             << "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+             << "super.users=User:" << first.name << ";User:ANONYMOUS\n"
+             << "listener.name.client.plain.sasl.jaas.config="
+             << "org.apache.kafka.common.security.plain.PlainLoginModule required username=\""
+             << first.name << "\" password=\"" << first.password << '"';
+        for (const auto& [name, password] : options_.users) {
+            file << " user_" << name << "=\"" << password << '"';
+        }
+        file << ";\n";
     }
     static bool answers(rd_kafka_t* client) {
         const rd_kafka_metadata_t* metadata = nullptr;
@@ -258,10 +336,10 @@ controller.quorum.election.backoff.max.ms=100
     /// Until clients can see the topic with a leader for each partition.
     void await_partitions(const std::string& name, int partitions) {
         const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-        auto* topic = rd_kafka_topic_new(admin_.get(), name.c_str(), nullptr);
+        auto* topic = rd_kafka_topic_new(admin(), name.c_str(), nullptr);
         for (bool all = false; !all && std::chrono::steady_clock::now() < until;) {
             const rd_kafka_metadata_t* metadata = nullptr;
-            if (rd_kafka_metadata(admin_.get(), 0, topic, &metadata, 1'000) !=
+            if (rd_kafka_metadata(admin(), 0, topic, &metadata, 1'000) !=
                 RD_KAFKA_RESP_ERR_NO_ERROR) {
                 continue;
             }
