@@ -133,6 +133,112 @@ TEST(Decoding, a_batch_leaves_out_what_does_not_decode) {
     EXPECT_EQ(b.billed, (Ids{"o1", "o2"}));
 }
 
+TEST(Decoding, r6_9_in_a_batch_nothing_of_a_partition_passes_one_whose_decoder_asked_for_later) {
+    Billing b;
+    const auto handler =
+        decoding(parse, b.consumer.wrap("billing", &Order::id, [&](const Order& order) {
+            b.billed.push_back(order.id);
+        }));
+    std::vector<Full> deliveries{{.key = "a", .body = "later", .at = Position{"p", 1}},
+                                 {.key = "b", .body = "o2 2", .at = Position{"p", 2}},
+                                 {.key = "c", .body = "o3 3", .at = Position{"q", 1}}};
+    const auto outcomes = handler.batch(std::span<const Full>(deliveries), {});
+    ASSERT_EQ(outcomes.size(), 3U);
+    EXPECT_EQ(outcomes[0].settlement().delay, 7s);
+    EXPECT_EQ(outcomes[1].settlement().action, Action::retry);
+    EXPECT_EQ(outcomes[2].status(), Status::executed);
+    EXPECT_EQ(b.billed, Ids{"o3"});
+    deliveries[0].body = "o1 1";
+    for (const auto& outcome : handler.batch(std::span<const Full>(deliveries), {})) {
+        EXPECT_EQ(outcome.settlement().action, Action::ack);
+    }
+    EXPECT_EQ(b.billed, (Ids{"o3", "o1", "o2"}));
+}
+
+TEST(Decoding, a_batch_goes_on_behind_what_does_not_decode_at_all) {
+    Billing b;
+    const auto handler =
+        decoding(parse, b.consumer.wrap("billing", &Order::id, [&](const Order& order) {
+            b.billed.push_back(order.id);
+        }));
+    const std::vector<Full> deliveries{{.key = "a", .body = "never", .at = Position{"p", 1}},
+                                       {.key = "b", .body = "o2 2", .at = Position{"p", 2}}};
+    const auto outcomes = handler.batch(std::span<const Full>(deliveries), {});
+    ASSERT_EQ(outcomes.size(), 2U);
+    EXPECT_EQ(outcomes[0].settlement().action, Action::dead_letter);
+    EXPECT_EQ(outcomes[1].status(), Status::executed);
+    EXPECT_EQ(b.billed, Ids{"o2"});
+}
+
+TEST(Decoding, r6_9_in_a_batch_nothing_of_a_partition_passes_one_whose_key_function_threw) {
+    Billing b;
+    bool away = true;
+    const auto handler = b.consumer.wrap(
+        "billing",
+        [&](const Full& delivery) {
+            if (away && delivery.key == "a") {
+                throw std::runtime_error("the registry of schemas is away");
+            }
+            return delivery.identity();
+        },
+        [&](const Full& delivery) { b.billed.push_back(delivery.key); });
+    const std::vector<Full> deliveries{{.key = "a", .body = "x", .at = Position{"p", 1}},
+                                       {.key = "b", .body = "x", .at = Position{"p", 2}},
+                                       {.key = "c", .body = "x", .at = Position{"q", 1}}};
+    const auto outcomes = handler.batch(std::span<const Full>(deliveries), {});
+    ASSERT_EQ(outcomes.size(), 3U);
+    EXPECT_EQ(outcomes[0].settlement().action, Action::retry);
+    EXPECT_EQ(outcomes[1].settlement().action, Action::retry);
+    EXPECT_EQ(outcomes[2].status(), Status::executed);
+    EXPECT_EQ(b.billed, Ids{"c"});
+    away = false;
+    for (const auto& outcome : handler.batch(std::span<const Full>(deliveries), {})) {
+        EXPECT_EQ(outcome.settlement().action, Action::ack);
+    }
+    EXPECT_EQ(b.billed, (Ids{"c", "a", "b"}));
+}
+
+TEST(Decoding, what_a_batch_handler_behind_it_left_unanswered_comes_again) {
+    struct Short {
+        [[nodiscard]] Outcome<void> handle(const std::string&,
+                                           const std::stop_token&) const noexcept {
+            return Outcome<void>(verdict(Status::executed));
+        }
+        [[nodiscard]] std::vector<Outcome<void>> batch(std::span<const std::string> texts,
+                                                       const std::stop_token& token,
+                                                       std::span<const Identity>) const {
+            std::vector<Outcome<void>> outcomes;
+            if (!texts.empty()) {
+                outcomes.push_back(handle(texts[0], token));
+            }
+            return outcomes;
+        }
+    };
+    ScriptedSource source;
+    RunLimit limit;
+    source.put(Ids{"0", "bad", "1", "2"});
+    source.on_settle = [&, settled = 0](Delivery&, const Settlement&) mutable {
+        if (++settled == 4) {
+            limit.stop.request_stop();
+        }
+        return Settled::yes;
+    };
+    const auto handler = decoding(
+        [](const Delivery& delivery) {
+            if (delivery.id == "bad") {
+                throw std::invalid_argument("bad");
+            }
+            return delivery.id;
+        },
+        Short{});
+    static_assert(BatchDeliveryHandler<decltype(handler), ScriptedSource>);
+    run_virtually(source, handler, limit.stop.get_token(), {.batch = 4});
+    auto acks = source.ids("ack");
+    std::sort(acks.begin(), acks.end());
+    EXPECT_EQ(acks, (Ids{"0", "1", "2"}));
+    EXPECT_EQ(source.ids("dead_letter"), Ids{"bad"});
+}
+
 TEST(DeliveryId, r5_1_is_the_id_that_the_producer_gave) {
     Billing b;
     const auto handler = b.consumer.wrap(

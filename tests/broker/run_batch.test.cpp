@@ -222,5 +222,60 @@ TEST(RunInBatches, r6_9_what_came_to_retry_behind_a_retry_of_its_lane_waits_behi
     }
 }
 
+TEST(RunInBatches, r9_8_of_two_dead_letters_of_a_lane_both_are_written_before_it_goes_on) {
+    LanedBatches source;
+    RunLimit limit;
+    for (const auto* id : {"0", "1", "2", "3"}) {
+        source.put(Delivery{.id = id, .lane = 1});
+    }
+    std::map<std::string, int> tries;
+    std::atomic<int> written{0};
+    int settled = 0;
+    source.on_settle = [&](Delivery& delivery, const Settlement& settlement) {
+        if (delivery.id == "1" && ++tries[delivery.id] <= 5) {
+            throw StoreError(Fault::unavailable, "the broker is away");
+        }
+        written += settlement.action == Action::dead_letter ? 1 : 0;
+        if (++settled == 4) {
+            limit.stop.request_stop();
+        }
+        return Settled::yes;
+    };
+    std::vector<std::size_t> sizes;
+    auto handler = executes(sizes);
+    std::vector<int> written_before; // of each batch
+    handler.on_batch = [&](std::span<const Delivery> deliveries, const std::stop_token&) {
+        sizes.push_back(deliveries.size());
+        written_before.push_back(written);
+    };
+    handler.does = [](const Delivery& delivery, const std::stop_token&) {
+        return verdict(delivery.id < "2" ? Status::dead : Status::executed);
+    };
+    run_virtually(source, handler, limit.stop.get_token(), {.batch = 2});
+    EXPECT_EQ(sizes, (std::vector<std::size_t>{2, 2}));
+    EXPECT_EQ(written_before, (std::vector<int>{0, 2}));
+    EXPECT_EQ(source.ids("ack"), (Ids{"2", "3"}));
+}
+
+TEST(RunInBatches, a_store_that_is_down_behind_a_retry_of_its_lane_is_tried_again) {
+    LanedBatches source;
+    RunLimit limit;
+    source.put(Delivery{.id = "0", .lane = 1});
+    source.put(Delivery{.id = "1", .lane = 1});
+    source.stop_after(limit.stop, 2);
+    std::vector<std::size_t> sizes;
+    auto handler = executes(sizes);
+    int tries = 0;
+    handler.does = [&](const Delivery& delivery, const std::stop_token&) {
+        if (++tries > 2) {
+            return verdict(Status::executed);
+        }
+        return store_failed(delivery.id == "0" ? Fault::in_doubt : Fault::unavailable);
+    };
+    run_virtually(source, handler, limit.stop.get_token(), {.batch = 8});
+    EXPECT_EQ(tries, 4);
+    EXPECT_EQ(source.ids("ack"), (Ids{"0", "1"}));
+}
+
 } // namespace
 } // namespace idem::broker_tests

@@ -141,5 +141,92 @@ TEST(Run, r7_5_a_handler_past_a_deadline_that_cannot_be_renewed_is_stopped_and_s
     EXPECT_TRUE(source.calls("extend").empty());
 }
 
+TEST(Run, r4_5_rejected_ends_the_run_though_its_delivery_was_lost) {
+    Renewable source;
+    RunLimit limit;
+    source.put(Ids{"lost"});
+    std::atomic<int> handled{0};
+    source.on_extend = [&](Delivery&) { return handled == 0; }; // not lost before it is at work
+    EXPECT_THROW(run_virtually(source,
+                               Handler{[&](const Delivery&, const std::stop_token& token) {
+                                   ++handled;
+                                   std::mutex mutex;
+                                   std::unique_lock lock(mutex);
+                                   std::condition_variable_any never;
+                                   never.wait_for(lock, token, 60s, [] { return false; });
+                                   EXPECT_TRUE(token.stop_requested());
+                                   return store_failed(Fault::rejected);
+                               }},
+                               limit.stop.get_token()),
+                 StoreError);
+    EXPECT_EQ(source.settlements("lost"), 0U);
+}
+
+TEST(Run, r4_5_no_handler_starts_on_a_delivery_that_is_known_to_be_lost) {
+    struct Laned : Renewable {
+        [[nodiscard]] static std::uint64_t lane(const Delivery&) { return 1; }
+    } source;
+    RunLimit limit;
+    CountingObserver observer;
+    for (int i = 0; i < 40; ++i) { // so many that several of them are handed over together
+        source.put(Delivery{.id = std::to_string(i)});
+    }
+    std::atomic<int> handled{0};
+    source.on_extend = [&](Delivery&) { return handled == 0; };
+    int idle = 0;
+    source.on_idle = [&] {
+        if (++idle == 50) {
+            limit.stop.request_stop();
+        }
+    };
+    run_virtually(source,
+                  Handler{[&](const Delivery&, const std::stop_token& token) {
+                      if (++handled == 1) {
+                          std::mutex mutex;
+                          std::unique_lock lock(mutex);
+                          std::condition_variable_any never;
+                          never.wait_for(lock, token, 60s, [] { return false; });
+                          EXPECT_TRUE(token.stop_requested());
+                      }
+                      return failed(std::make_exception_ptr(RetryLater(1ms)));
+                  }},
+                  limit.stop.get_token(),
+                  {.observer = &observer});
+    EXPECT_EQ(handled, 1);
+    EXPECT_EQ(observer.settlements.size(), 40U);
+    for (const auto& [settlement, how] : observer.settlements) {
+        EXPECT_EQ(how, Settled::lost);
+    }
+    EXPECT_TRUE(source.ids("ack").empty());
+    EXPECT_TRUE(source.ids("retry").empty());
+}
+
+TEST(Run, extensions_come_in_time_although_the_poll_is_longer_than_the_deadline) {
+    Renewable source;
+    RunLimit limit;
+    source.put(Ids{"held"});
+    source.on_settle = [&](Delivery&, const Settlement&) {
+        limit.stop.request_stop();
+        return Settled::yes;
+    };
+    int handled = 0;
+    auto kept = VirtualClock::now(); // until 30 s later
+    run_virtually(source,
+                  Handler{[&](const Delivery&, const std::stop_token&) {
+                      return ++handled == 1 ? failed(std::make_exception_ptr(RetryLater(10min)))
+                                            : verdict(Status::executed);
+                  }},
+                  limit.stop.get_token(),
+                  {.poll = 200s});
+    const auto extended = source.calls("extend");
+    EXPECT_GE(extended.size(), 20U);
+    for (const auto& call : extended) {
+        EXPECT_LT(call.at - kept, 30s);
+        kept = call.at;
+    }
+    EXPECT_EQ(handled, 2);
+    EXPECT_EQ(source.ids("ack"), Ids{"held"});
+}
+
 } // namespace
 } // namespace idem::broker_tests

@@ -238,5 +238,46 @@ TEST(Run, the_store_being_in_doubt_about_one_key_does_not_stop_the_others) {
     EXPECT_EQ(source.ids("ack"), (Ids{"b", "c", "doubtful"}));
 }
 
+TEST(Run, while_the_store_is_down_and_all_that_is_here_is_held_a_new_one_is_taken_to_try_it) {
+    ScriptedSource source;
+    RunLimit limit;
+    source.put(Ids{"held", "asks"});
+    std::atomic<bool> asked{false};
+    bool lost = false, is_new_there = false;
+    source.on_extend = [&](Delivery& delivery) {
+        lost = lost || (asked && delivery.id == "asks");
+        return !lost || delivery.id != "asks";
+    };
+    source.on_receive = [&] {
+        if (lost && !std::exchange(is_new_there, true)) {
+            source.put(Ids{"new"});
+        }
+    };
+    source.on_settle = [&](Delivery&, const Settlement&) {
+        limit.stop.request_stop();
+        return Settled::yes;
+    };
+    Ids tried; // after the loss, on the one handler thread
+    bool is_held = false;
+    run_virtually(source,
+                  Handler{[&](const Delivery& delivery, const std::stop_token&) {
+                      if (delivery.id == "asks") {
+                          asked = true;
+                          return store_failed(Fault::unavailable);
+                      }
+                      if (delivery.id == "held" && !std::exchange(is_held, true)) {
+                          return failed(std::make_exception_ptr(RetryLater(1h)));
+                      }
+                      tried.push_back(delivery.id);
+                      return verdict(Status::executed);
+                  }},
+                  limit.stop.get_token(),
+                  {.concurrency = 1});
+    EXPECT_TRUE(lost);
+    EXPECT_EQ(tried, Ids{"new"});
+    EXPECT_EQ(source.ids("ack"), Ids{"new"});
+    EXPECT_EQ(source.ids("retry"), Ids{"held"}); // given back at the end
+}
+
 } // namespace
 } // namespace idem::broker_tests

@@ -151,6 +151,78 @@ TEST(RunInLanes, a_dead_letter_lets_the_lane_go_on) {
     EXPECT_EQ(source.ids("ack"), Ids{"next"});
 }
 
+TEST(RunInLanes, r9_8_nothing_of_a_lane_starts_before_its_dead_letter_is_written) {
+    Laned source;
+    RunLimit limit;
+    Events events;
+    source.put(Delivery{.id = "dead", .lane = 1});
+    for (const auto* id : {"b", "c", "d"}) {
+        source.put(Delivery{.id = id, .lane = 1});
+    }
+    for (const auto* id : {"x", "y", "z"}) {
+        source.put(Delivery{.id = id, .lane = 2});
+    }
+    int tries = 0, settled = 0;
+    std::atomic<bool> written{false};
+    source.on_settle = [&](Delivery& delivery, const Settlement&) {
+        if (delivery.id == "dead") {
+            if (++tries <= 2 || events.count("of another lane") < 3) {
+                events.add("not written");
+                throw StoreError(Fault::unavailable, "the broker is away");
+            }
+            written = true;
+        }
+        if (++settled == 7) {
+            limit.stop.request_stop();
+        }
+        return Settled::yes;
+    };
+    std::atomic<int> too_early{0};
+    run_virtually(source,
+                  Handler{[&](const Delivery& delivery, const std::stop_token&) {
+                      if (delivery.id == "dead") {
+                          return verdict(Status::dead);
+                      }
+                      if (delivery.lane == 2) {
+                          EXPECT_TRUE(events.wait("not written"));
+                          events.add("of another lane");
+                      } else if (!written) {
+                          ++too_early;
+                      }
+                      return verdict(Status::executed);
+                  }},
+                  limit.stop.get_token(),
+                  {.concurrency = 2});
+    EXPECT_EQ(too_early, 0);
+    EXPECT_GE(tries, 3);
+    EXPECT_EQ(source.ids("ack").size(), 6U);
+    EXPECT_TRUE(source.ids("retry").empty());
+}
+
+TEST(RunInLanes, r6_3_behind_a_dead_letter_that_is_refused_nothing_starts) {
+    Laned source;
+    RunLimit limit;
+    Seen seen;
+    source.put(Delivery{.id = "dead", .lane = 1});
+    for (int i = 0; i < 40; ++i) {
+        source.put(Delivery{.id = std::to_string(i), .lane = 1});
+    }
+    source.on_settle = [&](Delivery&, const Settlement&) -> Settled {
+        throw StoreError(Fault::rejected, "there is no topic orders.dead");
+    };
+    EXPECT_THROW(run_virtually(source,
+                               Handler{[&](const Delivery& delivery, const std::stop_token&) {
+                                   seen.add(delivery);
+                                   return verdict(delivery.id == "dead" ? Status::dead
+                                                                        : Status::executed);
+                               }},
+                               limit.stop.get_token()),
+                 StoreError);
+    EXPECT_EQ(seen.of(1), Ids{"dead"});
+    EXPECT_EQ(source.ids("dead_letter"), Ids{"dead"});
+    EXPECT_TRUE(source.ids("ack").empty());
+}
+
 TEST(RunInLanes, with_one_of_a_lane_all_behind_it_are_asked_for_and_lost) {
     struct Revoked : Laned {
         [[nodiscard]] static DeliveryDeadline deadline() { return {30s, true}; }

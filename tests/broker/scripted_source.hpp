@@ -233,6 +233,30 @@ private:
     std::vector<std::string> log_;
 };
 
+/// Ends a run that would go on for ever, after a time that no working program needs, and fails.
+class RunLimit {
+public:
+    RunLimit() = default;
+    RunLimit(const RunLimit&) = delete;
+    RunLimit& operator=(const RunLimit&) = delete;
+    ~RunLimit() { EXPECT_FALSE(reached_) << "the run did not end by itself"; }
+
+    std::stop_source stop;
+
+private:
+    std::atomic<bool> reached_{false};
+    std::jthread thread_{[this](const std::stop_token& over) {
+        std::mutex mutex;
+        std::unique_lock lock(mutex);
+        std::condition_variable_any never;
+        never.wait_for(lock, over, 60s, [] { return false; });
+        if (!over.stop_requested()) {
+            reached_ = true;
+            stop.request_stop();
+        }
+    }};
+};
+
 class CountingObserver : public Observer {
 public:
     void on(const Event&) noexcept override {}

@@ -188,6 +188,19 @@ TEST(KafkaOptions, what_is_wrong_is_refused_by_name) {
     EXPECT_TRUE(names(with([](auto& options) { options.topics = {}; }), "topics"));
     EXPECT_TRUE(names(with([](auto& options) { options.topics = {""}; }), "topics"));
     EXPECT_TRUE(names(with([](auto& options) { options.dead_letter_topic = "t"; }), "dead_letter"));
+    EXPECT_TRUE(names(with([](auto& options) {
+                          options.topics = {"t", "u", "t"};
+                      }),
+                      "topics has t twice"));
+    EXPECT_TRUE(names(with([](auto& options) { options.topics = {"^t("}; }), "^t("));
+    EXPECT_EQ(with([](auto& options) { options.topics = {"^t{1,2}$", "u"}; }), "");
+    // A pattern leaves out dead letters, here even those that are asked for.
+    EXPECT_TRUE(names(with([](auto& options) { options.topics = {"^t.*", "u.dead"}; }), "u.dead"));
+    EXPECT_EQ(with([](auto& options) {
+                  options.topics = {"^t.*", "u.dead"};
+                  options.dead_letter_topic = "graves";
+              }),
+              "");
     EXPECT_TRUE(names(with([](auto& options) { options.count = 0; }), "count"));
     EXPECT_TRUE(names(with([](auto& options) { options.deadline = 0ms; }), "deadline"));
     for (const std::string name :
@@ -199,6 +212,18 @@ TEST(KafkaOptions, what_is_wrong_is_refused_by_name) {
                       }),
                       "no.such")); // librdkafka's own words
     EXPECT_EQ(with([](auto& options) { options.settings = {{"fetch.wait.max.ms", "20"}}; }), "");
+}
+
+TEST(KafkaOptions, r6_3_offsets_kept_in_fence_rows_need_order) {
+    struct : OffsetKeeper {
+        std::optional<std::uint64_t> next(std::string_view) override { return {}; }
+        void passed(const Position&) override {}
+    } offsets;
+    KafkaOptions options{.servers = "127.0.0.1:1", .group = "g", .topics = {"t"}};
+    options.offsets = &offsets;
+    EXPECT_EQ(refusal_of(options), "");
+    options.ordered = false;
+    EXPECT_NE(refusal_of(options).find("ordered"), std::string::npos) << refusal_of(options);
 }
 
 TEST(KafkaOptions, settings_that_contradict_each_other_are_refused_at_the_first_receive) {

@@ -276,6 +276,29 @@ TYPED_TEST(Batch, r6_9_a_message_that_is_given_up_lets_its_partition_go_on) {
     EXPECT_EQ(this->statuses(bill.batch(Orders{{"a-1", "a"}, {"a-2", "a"}})), "failed, executed");
 }
 
+TYPED_TEST(Batch, r6_9_a_duplicate_of_a_failed_first_holds_back_its_own_partition) {
+    using Given = typename TestFixture::Context;
+    const auto bill = idem::IdempotentConsumer{this->store_, typename TestFixture::Strategy{}}.wrap(
+        "billing",
+        [](const Order& order) {
+            return idem::Identity{.id = order.id, .position = idem::Position{order.payload, 1, 1}};
+        },
+        [this](const Order& order, Given&) {
+            this->ran_.push_back(order.id);
+            if (order.id == "m-1") {
+                throw std::runtime_error("no stock");
+            }
+        });
+    const auto outcomes =
+        bill.batch(Orders{{"m-1", "a"}, {"m-1", "b"}, {"b-2", "b"}, {"c-1", "c"}});
+    ASSERT_EQ(outcomes.size(), 4U);
+    EXPECT_EQ(outcomes[0].status(), Status::failed);
+    EXPECT_EQ(outcomes[1].settlement().action, Action::retry);
+    EXPECT_EQ(outcomes[2].settlement().action, Action::retry);
+    EXPECT_EQ(outcomes[3].status(), Status::executed);
+    EXPECT_EQ(this->ran_, (std::vector<std::string>{"m-1", "c-1"}));
+}
+
 // ---- leases
 
 class LeasedBatch : public Batch<Leased> {};
