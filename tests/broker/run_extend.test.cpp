@@ -61,7 +61,8 @@ TEST(Run, r4_5_a_lost_delivery_has_its_handler_stopped_and_is_never_settled) {
     std::stop_source stop;
     CountingObserver observer;
     source.put(Ids{"lost", "b"});
-    source.on_extend = [&](Delivery& delivery) { return delivery.id != "lost"; };
+    std::atomic<bool> at_work{false}; // lost only then, however late it starts
+    source.on_extend = [&](Delivery& delivery) { return delivery.id != "lost" || !at_work; };
     source.on_settle = [&](Delivery&, const Settlement&) {
         stop.request_stop();
         return Settled::yes;
@@ -69,6 +70,7 @@ TEST(Run, r4_5_a_lost_delivery_has_its_handler_stopped_and_is_never_settled) {
     run_virtually(source,
                   Handler{[&](const Delivery& delivery, const std::stop_token& token) {
                       if (delivery.id == "lost") {
+                          at_work = true;
                           std::mutex mutex;
                           std::unique_lock lock(mutex);
                           std::condition_variable_any never;

@@ -90,6 +90,52 @@ TEST_F(RabbitDeadline, r7_5_a_channel_closed_by_consumer_timeout_takes_its_tags_
     }
 }
 
+TEST_F(RabbitDeadline, r7_5_what_a_closed_channel_had_sent_ahead_is_not_taken_as_the_next_ones) {
+    Queue queue("classic", impatient()); // a quorum queue has them back only at the close-ok
+    queue.add_numbered(1);
+    queue.add({.body = "earlier", .message_id = "earlier"});
+    std::map<std::string, int> handled;
+    {
+        RabbitSource source(queue.address, options(queue, std::chrono::minutes(30)));
+        auto first = receive(source, 2);
+        EXPECT_EQ(source.settle(first.at(1), settlement(Action::ack)), Settled::yes);
+        // While the handler of the first works, nobody reads what comes: ten, and the close.
+        std::vector<RabbitLetter> letters;
+        for (int i = 1; i <= 10; ++i) {
+            letters.push_back(
+                {.body = "body " + std::to_string(i), .message_id = std::to_string(i)});
+        }
+        queue.rabbit.publish(queue.name, letters);
+        EXPECT_EQ(queue.ready_becomes(11), 11U) << "the channel was closed";
+        static_cast<void>(source.settle(first.at(0), settlement(Action::retry)));
+        const auto until = std::chrono::steady_clock::now() + 60s;
+        while (handled.size() < 3 && std::chrono::steady_clock::now() < until) {
+            try {
+                for (auto& delivery : source.receive(10ms, 1)) {
+                    if (source.settle(delivery, settlement(Action::ack)) == Settled::yes) {
+                        ++handled[std::string(delivery.payload())];
+                    }
+                }
+            } catch (const StoreError& error) {
+                EXPECT_EQ(error.fault(), Fault::unavailable) << error.what();
+            }
+        }
+        EXPECT_EQ(handled.size(), 3U);
+    }
+    // What was not handled comes back when the source ends.
+    const auto until = std::chrono::steady_clock::now() + 60s;
+    auto seen = handled;
+    while (seen.size() < 11 && std::chrono::steady_clock::now() < until) {
+        for (const auto& letter : queue.drain()) {
+            ++seen[letter.body];
+        }
+    }
+    for (int i = 0; i <= 10; ++i) {
+        EXPECT_TRUE(seen.contains("body " + std::to_string(i)))
+            << i << " was acked, and given to nobody";
+    }
+}
+
 TEST_F(RabbitDeadline, what_waited_too_long_for_a_handler_is_given_back) {
     Queue queue("quorum", impatient());
     queue.add_numbered(3);

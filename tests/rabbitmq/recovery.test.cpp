@@ -237,5 +237,77 @@ TEST_F(RabbitRecovery, r9_15_a_broker_that_hangs_holds_nothing_up_beyond_the_dea
     EXPECT_EQ(source.settle(again.at(0), settlement(Action::ack)), Settled::yes);
 }
 
+/// Of the broker's memory: it reads nothing of who publishes.
+class Alarm {
+public:
+    explicit Alarm(RabbitServer& server) : server_(server) {
+        server_.control({"set_vm_memory_high_watermark", "absolute", "1000000"});
+    }
+    Alarm(const Alarm&) = delete;
+    Alarm& operator=(const Alarm&) = delete;
+    ~Alarm() { server_.control({"set_vm_memory_high_watermark", "0.9"}); }
+
+private:
+    RabbitServer& server_;
+};
+
+TEST_F(RabbitRecovery, r9_3_a_confirm_of_the_channel_before_does_not_count_for_the_next_publish) {
+    Queue queue("quorum", server());
+    detail::RabbitPublisher publisher(
+        {.address = detail::parse_rabbit_address(queue.address), .deadline = 1s, .name = "test"});
+    const auto publish = [&](const std::string& to) {
+        return publisher.publish(
+            to, detail::copied_properties(detail::RabbitProperties({}), {}, false), "b");
+    };
+    {
+        const Alarm alarm(server());
+        EXPECT_EQ(publish(queue.name), detail::Published::in_doubt);
+    }
+    EXPECT_EQ(queue.ready_becomes(1), 1U);    // and its confirm is on its way
+    const auto other = queue.name + ".other"; // asking for what is not there ends the channel
+    EXPECT_EQ(publisher.declare(other, amqp_empty_table), std::nullopt);
+    queue.rabbit.remove(other);
+    EXPECT_EQ(publish(other), detail::Published::unroutable);
+    EXPECT_FALSE(RabbitSession::has(queue.address, other));
+    EXPECT_EQ(publish(queue.name), detail::Published::yes);
+    EXPECT_EQ(queue.ready_becomes(2), 2U);
+}
+
+TEST_F(RabbitRecovery, r9_15_under_an_alarm_each_settlement_is_answered_and_burns_no_limit) {
+    Queue queue("quorum", server());
+    TcpProxy proxy(server().port());
+    auto options = queue.options();
+    options.deadline = 500ms;
+    queue.rabbit.declare(queue.name + ".dead");
+    queue.add_numbered(2);
+    {
+        RabbitSource source(through(proxy), options);
+        auto received = receive(source, 2);
+        const Alarm alarm(server());
+        // It learns of the alarm from what it publishes, and has that requeued.
+        EXPECT_EQ(source.settle(received.at(0), settlement(Action::dead_letter)),
+                  Settled::in_doubt);
+        auto again = receive(source);
+        EXPECT_EQ(again.at(0).count(), 2U);
+        const auto begin = std::chrono::steady_clock::now();
+        for (int round = 0; round < 4; ++round) {
+            for (auto* delivery : {&received.at(1), &again.at(0)}) {
+                EXPECT_THROW(
+                    static_cast<void>(source.settle(*delivery, settlement(Action::dead_letter))),
+                    StoreError);
+                EXPECT_TRUE(source.extend(*delivery, 1s)) << "it is ours still";
+            }
+        }
+        EXPECT_LT(std::chrono::steady_clock::now() - begin, 40s);
+        EXPECT_EQ(proxy.connections(), 2U) << "another would learn of the alarm as the first did";
+    }
+    EXPECT_EQ(queue.ready_becomes(2), 2U);
+    std::map<std::string, std::string> counts; // the end of the source is counted too
+    for (const auto& letter : queue.drain()) {
+        counts[letter.body] = letter.headers.at("x-delivery-count");
+    }
+    EXPECT_EQ(counts, (std::map<std::string, std::string>{{"body 0", "2"}, {"body 1", "1"}}));
+}
+
 } // namespace
 } // namespace idem::rabbitmq_tests

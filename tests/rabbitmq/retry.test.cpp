@@ -111,6 +111,62 @@ TEST_P(RabbitRetry, r7_2_a_delayed_one_comes_back_after_its_delay_as_it_was) {
     EXPECT_EQ(queue.rabbit.ready(queue.retry_queue(200)), 0U);
 }
 
+/// The queues that a header names whose form is that of x-death, the last death first; of the next
+/// message there, which is taken off.
+std::vector<std::string> deaths(Queue& queue, const std::string& of, std::string_view header) {
+    auto* const connection = queue.rabbit.native();
+    amqp_basic_get(connection, 1, detail::bytes_of(of), 1);
+    amqp_message_t message;
+    EXPECT_EQ(amqp_read_message(connection, 1, &message, 0).reply_type, AMQP_RESPONSE_NORMAL);
+    std::vector<std::string> queues;
+    const auto& headers = message.properties.headers;
+    for (int at = 0; at < headers.num_entries; ++at) {
+        const auto& entry = headers.entries[at];
+        if (detail::text_of(entry.key) != header || entry.value.kind != AMQP_FIELD_KIND_ARRAY) {
+            continue;
+        }
+        const auto& events = entry.value.value.array;
+        for (int event = 0; event < events.num_entries; ++event) {
+            const auto& fields = events.entries[event].value.table;
+            for (int field = 0; field < fields.num_entries; ++field) {
+                if (detail::text_of(fields.entries[field].key) == "queue") {
+                    queues.emplace_back(detail::text_of(fields.entries[field].value.value.bytes));
+                }
+            }
+        }
+    }
+    amqp_destroy_message(&message);
+    return queues;
+}
+
+/// A broker dead-letters nothing to a queue that its x-death names, and so never from a retry queue.
+TEST_P(RabbitRetry, r9_7_what_died_in_this_queue_before_comes_back_and_carries_that_death) {
+    const std::string expired = "expired." + std::to_string(::getpid()) + '.' + GetParam();
+    Queue queue(GetParam(),
+                testing_support::shared_rabbit(),
+                {{"x-dead-letter-exchange", ""}, {"x-dead-letter-routing-key", expired}});
+    queue.rabbit.declare(expired);
+    queue.add({.body = "b", .message_id = "m", .expiration = "1"});
+    {
+        // An operator has it copied back, with its headers.
+        RabbitSource redrive(queue.address, {.queue = expired, .dead_letter_queue = queue.name});
+        auto died = receive(redrive);
+        EXPECT_EQ(redrive.settle(died.at(0), settlement(Action::dead_letter)), Settled::yes);
+    }
+    RabbitSource source(queue.address, queue.options());
+    for (unsigned round = 0; round < 3; ++round) {
+        auto received = receive(source);
+        ASSERT_EQ(received.size(), 1U)
+            << "it is in the retry queue for ever: " << queue.rabbit.ready(queue.retry_queue(100));
+        EXPECT_EQ(received[0].retries(), round);
+        EXPECT_EQ(source.settle(received[0], settlement(Action::retry, 100ms)), Settled::yes);
+    }
+    auto last = receive(source);
+    EXPECT_EQ(source.settle(last.at(0), settlement(Action::dead_letter)), Settled::yes);
+    EXPECT_EQ(deaths(queue, queue.name + ".dead", "idem-x-death"),
+              std::vector<std::string>{queue.name});
+}
+
 TEST_P(RabbitRetry, what_was_sent_ahead_and_given_to_nobody_goes_back_and_burns_no_limit) {
     Queue queue(GetParam());
     queue.add_numbered(100);

@@ -261,8 +261,10 @@ TEST(RabbitOptionsCheck, names_the_field) {
     names("prefetch", {.queue = "q", .prefetch = 0});
     names("prefetch", {.queue = "q", .prefetch = 65'536});
     names("consumer_timeout", {.queue = "q", .consumer_timeout = 0ms});
+    names("consumer_timeout", {.queue = "q", .consumer_timeout = milliseconds::max()});
     names("heartbeat", {.queue = "q", .heartbeat = seconds{-1}});
     names("deadline", {.queue = "q", .deadline = 0ms});
+    names("deadline", {.queue = "q", .deadline = milliseconds::max()});
 }
 
 TEST(RabbitAddress, reads_uris_and_refuses_what_it_cannot_do) {
@@ -277,8 +279,14 @@ TEST(RabbitAddress, reads_uris_and_refuses_what_it_cannot_do) {
     EXPECT_EQ(bare.port, 5672);
     EXPECT_EQ(bare.virtual_host, "/");
     EXPECT_EQ(detail::parse_rabbit_address("amqp://h/").virtual_host, "/");
-    for (const char* wrong :
-         {"", "h:5672", "http://h", "amqps://h", "amqp://h?heartbeat=1", "amqp://h:port"}) {
+    for (const char* wrong : {"",
+                              "h:5672",
+                              "http://h",
+                              "amqps://h",
+                              "amqp://h?heartbeat=1",
+                              "amqp://h:port",
+                              "amqp://u:p%00w@h",
+                              "amqp://u:p@h/v%00h"}) {
         EXPECT_THROW(detail::parse_rabbit_address(wrong), std::invalid_argument) << wrong;
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // The settlement of every outcome (semantics.md §7): total, and nothing is acked by default.
 
+#include <idem/detail/backoff.hpp>
 #include <idem/outcome.hpp>
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -175,6 +177,21 @@ TEST(Settlement, r3_9_a_store_error_of_a_nested_consumer_is_the_handlers_failure
         EXPECT_EQ(verdict.settlement().action, Action::retry) << row.detail;
         EXPECT_EQ(verdict.settlement().reason, reason::handler_failed);
     }
+}
+
+TEST(RetryDelay, r7_1_what_a_handler_asked_for_is_exact_and_the_longest_lies_ahead) {
+    const auto asked = [](milliseconds delay) {
+        idem::detail::Jitter jitter;
+        return idem::detail::retry_delay(
+            idem::settlement_of(thrown(idem::RetryLater(delay))), 1, jitter);
+    };
+    EXPECT_EQ(asked(milliseconds{1'234}), milliseconds{1'234});
+    EXPECT_EQ(asked(milliseconds{0}), milliseconds{1});
+    const auto now = std::chrono::steady_clock::now();
+    const std::chrono::hours a_year{24 * 365};
+    EXPECT_GE(now + asked(a_year), now + a_year);
+    EXPECT_GE(now + asked(300 * a_year), now + a_year) << "a time to which 300 years are too many";
+    EXPECT_GE(now + asked(milliseconds::max()), now + a_year);
 }
 
 } // namespace
