@@ -156,8 +156,7 @@ TEST_P(RabbitRetry, r9_7_what_died_in_this_queue_before_comes_back_and_carries_t
     RabbitSource source(queue.address, queue.options());
     for (unsigned round = 0; round < 3; ++round) {
         auto received = receive(source);
-        ASSERT_EQ(received.size(), 1U)
-            << "it is in the retry queue for ever: " << queue.rabbit.ready(queue.retry_queue(100));
+        ASSERT_EQ(received.size(), 1U) << "it stays in the retry queue";
         EXPECT_EQ(received[0].retries(), round);
         EXPECT_EQ(source.settle(received[0], settlement(Action::retry, 100ms)), Settled::yes);
     }
