@@ -71,11 +71,7 @@ TEST(Run, r4_5_a_lost_delivery_has_its_handler_stopped_and_is_never_settled) {
                   Handler{[&](const Delivery& delivery, const std::stop_token& token) {
                       if (delivery.id == "lost") {
                           at_work = true;
-                          std::mutex mutex;
-                          std::unique_lock lock(mutex);
-                          std::condition_variable_any never;
-                          never.wait_for(lock, token, 60s, [] { return false; });
-                          EXPECT_TRUE(token.stop_requested());
+                          EXPECT_TRUE(stop_comes(token));
                       } else {
                           EXPECT_FALSE(token.stop_requested());
                       }
@@ -130,11 +126,7 @@ TEST(Run, r7_5_a_handler_past_a_deadline_that_cannot_be_renewed_is_stopped_and_s
     run_virtually(source,
                   Handler{[&](const Delivery&, const std::stop_token& token) {
                       const auto started = VirtualClock::now();
-                      std::mutex mutex;
-                      std::unique_lock lock(mutex);
-                      std::condition_variable_any never;
-                      never.wait_for(lock, token, 60s, [] { return false; });
-                      EXPECT_TRUE(token.stop_requested());
+                      EXPECT_TRUE(stop_comes(token));
                       EXPECT_GE(VirtualClock::now() - started, 15s);
                       return verdict(Status::executed);
                   }},
@@ -152,11 +144,7 @@ TEST(Run, r4_5_rejected_ends_the_run_though_its_delivery_was_lost) {
     EXPECT_THROW(run_virtually(source,
                                Handler{[&](const Delivery&, const std::stop_token& token) {
                                    ++handled;
-                                   std::mutex mutex;
-                                   std::unique_lock lock(mutex);
-                                   std::condition_variable_any never;
-                                   never.wait_for(lock, token, 60s, [] { return false; });
-                                   EXPECT_TRUE(token.stop_requested());
+                                   EXPECT_TRUE(stop_comes(token));
                                    return store_failed(Fault::rejected);
                                }},
                                limit.stop.get_token()),
@@ -184,11 +172,7 @@ TEST(Run, r4_5_no_handler_starts_on_a_delivery_that_is_known_to_be_lost) {
     run_virtually(source,
                   Handler{[&](const Delivery&, const std::stop_token& token) {
                       if (++handled == 1) {
-                          std::mutex mutex;
-                          std::unique_lock lock(mutex);
-                          std::condition_variable_any never;
-                          never.wait_for(lock, token, 60s, [] { return false; });
-                          EXPECT_TRUE(token.stop_requested());
+                          EXPECT_TRUE(stop_comes(token));
                       }
                       return failed(std::make_exception_ptr(RetryLater(1ms)));
                   }},

@@ -233,6 +233,15 @@ private:
     std::vector<std::string> log_;
 };
 
+/// Waits for the stop. False: it did not come, in a time that no working program needs.
+[[nodiscard]] inline bool stop_comes(const std::stop_token& token) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any never;
+    never.wait_for(lock, token, 60s, [] { return false; });
+    return token.stop_requested();
+}
+
 /// Ends a run that would go on for ever, after a time that no working program needs, and fails.
 class RunLimit {
 public:
@@ -246,11 +255,7 @@ public:
 private:
     std::atomic<bool> reached_{false};
     std::jthread thread_{[this](const std::stop_token& over) {
-        std::mutex mutex;
-        std::unique_lock lock(mutex);
-        std::condition_variable_any never;
-        never.wait_for(lock, over, 60s, [] { return false; });
-        if (!over.stop_requested()) {
+        if (!stop_comes(over)) {
             reached_ = true;
             stop.request_stop();
         }
