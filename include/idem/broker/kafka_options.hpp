@@ -8,6 +8,7 @@
 #include <idem/detail/kafka_client.hpp>
 #include <idem/error.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -83,28 +84,25 @@ inline constexpr KafkaOwnSetting kafka_own_settings[] = {
 /// What librdkafka is to be told never to match: dead letters would come back for ever, each time
 /// as those of a new topic. In its form, a list of patterns; empty: no pattern is asked for.
 [[nodiscard]] inline std::string kafka_unmatched(const KafkaOptions& options) {
+    if (std::none_of(options.topics.begin(), options.topics.end(), is_kafka_pattern)) {
+        return {};
+    }
     std::string unmatched;
-    for (const auto& topic : options.topics) {
-        if (!is_kafka_pattern(topic) || !unmatched.empty()) {
-            continue;
-        }
-        for (const auto& [name, value] : options.settings) {
-            if (name == "topic.blacklist" && !value.empty()) {
-                unmatched = value;
-                unmatched += ',';
-            }
-        }
-        unmatched += "^__consumer_offsets$,^__transaction_state$,";
-        if (options.dead_letter_topic.empty()) {
-            unmatched += "[.]dead$";
-        } else {
-            unmatched += '^';
-            for (const char each : options.dead_letter_topic) { // of a name's characters, one means
-                unmatched += each == '.' ? std::string("[.]") : std::string(1, each); // something
-            }
-            unmatched += '$';
+    for (const auto& [name, value] : options.settings) {
+        if (name == "topic.blacklist" && !value.empty()) {
+            unmatched = value + ',';
         }
     }
+    unmatched += "^__consumer_offsets$,^__transaction_state$,";
+    if (options.dead_letter_topic.empty()) {
+        return unmatched + "[.]dead$";
+    }
+    unmatched += '^';
+    for (const char each :
+         options.dead_letter_topic) { // of a name's characters one means something
+        unmatched += each == '.' ? std::string("[.]") : std::string(1, each);
+    }
+    unmatched += '$';
     return unmatched;
 }
 /// Throws: std::invalid_argument in librdkafka's words.
