@@ -58,15 +58,12 @@ using RabbitHeader = std::pair<std::string_view, std::string_view>;
         table += 'S';
         append_amqp_long(table, value);
     };
-    bool has_earlier = false;
-    RabbitTable fields(of[RabbitProperty::headers]);
-    while (const auto field = fields.next()) {
-        has_earlier = has_earlier || field->name == rabbit_header::earlier_death;
-    }
+    const bool is_first =
+        comes_back && !field_of(of[RabbitProperty::headers], rabbit_header::earlier_death);
     RabbitTable headers(of[RabbitProperty::headers]);
     while (const auto field = headers.next()) {
         if (comes_back && field->name == rabbit_header::death) {
-            if (!has_earlier) { // else it is a retry queue's
+            if (is_first) { // else it is a retry queue's
                 append_amqp_short(table, rabbit_header::earlier_death);
                 table += field->all.substr(1 + field->name.size());
             }

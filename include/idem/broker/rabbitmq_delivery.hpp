@@ -85,13 +85,8 @@ public:
     [[nodiscard]] std::string_view message_id() const noexcept { return part(message_id_); }
 
     [[nodiscard]] detail::RabbitValue value(std::string_view name) const noexcept {
-        detail::RabbitTable table(part(headers_));
-        while (const auto field = table.next()) {
-            if (field->name == name) {
-                return field->read();
-            }
-        }
-        return {};
+        const auto field = detail::field_of(part(headers_), name);
+        return field ? field->read() : detail::RabbitValue{};
     }
     [[nodiscard]] bool flagged() const noexcept { return flagged_; }
 

@@ -147,6 +147,18 @@ private:
     std::string_view rest_;
 };
 
+/// The first field of that name in a table.
+[[nodiscard]] inline std::optional<RabbitField> field_of(std::string_view table,
+                                                         std::string_view name) noexcept {
+    RabbitTable fields(table);
+    while (const auto field = fields.next()) {
+        if (field->name == name) {
+            return field;
+        }
+    }
+    return {};
+}
+
 } // namespace idem::inline v0::detail
 
 #endif // IDEM_DETAIL_RABBITMQ_TABLE_HPP
